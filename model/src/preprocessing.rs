@@ -1,0 +1,249 @@
+//! How an image becomes a network's input: resize, centre crop, scale to 0..1, subtract the mean, divide by the
+//! standard deviation.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::architecture::InputShape;
+
+/// What is done to an image before the network sees it. The centre crop is always to the network's input size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocessing {
+    /// The colours that the network expects.
+    pub color: ColorMode,
+    /// What is done to images of another size, before the centre crop.
+    pub resize: Resize,
+    /// Per channel, of values in 0..1.
+    pub mean: Vec<f32>,
+    /// Per channel, of values in 0..1; positive.
+    pub std: Vec<f32>,
+}
+
+/// The colours that a network expects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColorMode {
+    /// Red, green, blue; grey images are repeated three times.
+    Rgb,
+    /// One channel; colour images become their ITU-R 601 luma, as Pillow's `convert("L")` does.
+    Grayscale,
+}
+
+/// What is done to images of another size. Resizing is antialiased bilinear, as Pillow's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Resize {
+    /// The shorter side becomes `size`, keeping the proportions: torchvision's `Resize(size)`.
+    ShortSide {
+        /// In pixels; at least the input's sides.
+        size: usize,
+    },
+    /// The image is stretched to the network's input size.
+    Stretch,
+}
+
+/// A preprocessing that doesn't fit its network, or pixels that don't fit their preprocessing.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum PreprocessingError {
+    /// Mean and standard deviation don't have one value per channel.
+    #[error("preprocessing: `{field}` has {found} values, the network's input has {expected} channels")]
+    Channels {
+        /// Which of them.
+        field: &'static str,
+        /// How many values it has.
+        found: usize,
+        /// How many it should have.
+        expected: usize,
+    },
+    /// A standard deviation that can't be divided by.
+    #[error("preprocessing: every `std` must be positive and every `mean` finite")]
+    NotPositive,
+    /// The resized image would be smaller than the crop.
+    #[error("preprocessing: resizing the short side to {size} leaves less than the {height}x{width} input")]
+    CropTooLarge {
+        /// The short side.
+        size: usize,
+        /// The input's height.
+        height: usize,
+        /// The input's width.
+        width: usize,
+    },
+    /// A buffer of pixels or of input values of the wrong length.
+    #[error("preprocessing: {found} values, expected {expected} (height x width x channels)")]
+    Length {
+        /// How many there are.
+        found: usize,
+        /// How many there should be.
+        expected: usize,
+    },
+}
+
+impl ColorMode {
+    /// Channels of a pixel.
+    pub fn channels(self) -> usize {
+        match self {
+            Self::Rgb => 3,
+            Self::Grayscale => 1,
+        }
+    }
+}
+
+impl Preprocessing {
+    /// ImageNet's: short side 256 (in proportion for other input sizes), centre crop, ImageNet's mean and deviation.
+    pub fn imagenet(input: InputShape) -> Self {
+        Self {
+            color: ColorMode::Rgb,
+            resize: Resize::ShortSide {
+                size: input.height.max(input.width) * 256 / 224,
+            },
+            mean: vec![0.485, 0.456, 0.406],
+            std: vec![0.229, 0.224, 0.225],
+        }
+    }
+
+    /// Values scaled to 0..1 and nothing more; images of another size are stretched.
+    pub fn unit_range(input: InputShape) -> Self {
+        Self {
+            color: if input.channels == 1 {
+                ColorMode::Grayscale
+            } else {
+                ColorMode::Rgb
+            },
+            resize: Resize::Stretch,
+            mean: vec![0.0; input.channels],
+            std: vec![1.0; input.channels],
+        }
+    }
+
+    /// Whether this preprocessing gives what a network of that input shape takes.
+    ///
+    /// # Errors
+    /// [`PreprocessingError`] with what doesn't fit.
+    pub fn check(&self, input: InputShape) -> Result<(), PreprocessingError> {
+        let counts = [
+            ("mean", self.mean.len()),
+            ("std", self.std.len()),
+            ("color", self.color.channels()),
+        ];
+        if let Some((field, found)) = counts.into_iter().find(|&(_, count)| count != input.channels) {
+            return Err(PreprocessingError::Channels {
+                field,
+                found,
+                expected: input.channels,
+            });
+        }
+        let invertible = |std: &f32| std.is_finite() && *std > 0.0;
+        if !self.std.iter().all(invertible) || !self.mean.iter().all(|mean| mean.is_finite()) {
+            return Err(PreprocessingError::NotPositive);
+        }
+        let InputShape { height, width, .. } = input;
+        match self.resize {
+            Resize::ShortSide { size } if size < height.max(width) => {
+                Err(PreprocessingError::CropTooLarge { size, height, width })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns pixels of the input's size, `[H, W, C]` bytes, into one image of the network's input, `[C, H, W]` floats:
+    /// `(value / 255 − mean) / std`. The trainer and the server both call this, so they see the same numbers.
+    ///
+    /// # Errors
+    /// [`PreprocessingError::Length`] where a buffer's length is not that of the input shape.
+    pub fn normalise(
+        &self,
+        pixels: &[u8],
+        input: InputShape,
+        output: &mut [f32],
+    ) -> Result<(), PreprocessingError> {
+        let InputShape {
+            channels,
+            height,
+            width,
+        } = input;
+        let expected = channels * height * width;
+        if let Some(found) = [pixels.len(), output.len()]
+            .into_iter()
+            .find(|&length| length != expected)
+        {
+            return Err(PreprocessingError::Length { found, expected });
+        }
+        let planes = output.chunks_exact_mut(height * width);
+        for (channel, (plane, (mean, std))) in planes.zip(self.mean.iter().zip(&self.std)).enumerate() {
+            for (value, pixel) in plane
+                .iter_mut()
+                .zip(pixels.iter().skip(channel).step_by(channels))
+            {
+                *value = (f32::from(*pixel) / 255.0 - mean) / std;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INPUT: InputShape = InputShape {
+        channels: 3,
+        height: 1,
+        width: 2,
+    };
+
+    #[test]
+    fn channels_are_separated_and_normalised() {
+        let preprocessing = Preprocessing {
+            mean: vec![0.0, 0.5, 1.0],
+            std: vec![1.0, 0.5, 2.0],
+            ..Preprocessing::unit_range(INPUT)
+        };
+        let mut output = [0.0; 6];
+        preprocessing
+            .normalise(&[255, 0, 255, 0, 255, 0], INPUT, &mut output)
+            .unwrap();
+        assert_eq!(output, [1.0, 0.0, -1.0, 1.0, 0.0, -0.5]);
+    }
+
+    #[test]
+    fn imagenet_resizes_to_256_for_224() {
+        let input = InputShape {
+            channels: 3,
+            height: 224,
+            width: 224,
+        };
+        let preprocessing = Preprocessing::imagenet(input);
+        assert_eq!(preprocessing.resize, Resize::ShortSide { size: 256 });
+        preprocessing.check(input).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let grey = Preprocessing::unit_range(InputShape {
+            channels: 1,
+            height: 4,
+            width: 4,
+        });
+        let error = grey.check(INPUT).unwrap_err();
+        assert_eq!(
+            error,
+            PreprocessingError::Channels {
+                field: "mean",
+                found: 1,
+                expected: 3
+            }
+        );
+        let mut zero = Preprocessing::unit_range(INPUT);
+        zero.std[1] = 0.0;
+        assert_eq!(zero.check(INPUT).unwrap_err(), PreprocessingError::NotPositive);
+        let short = Preprocessing {
+            resize: Resize::ShortSide { size: 1 },
+            ..Preprocessing::unit_range(INPUT)
+        };
+        assert!(matches!(
+            short.check(INPUT),
+            Err(PreprocessingError::CropTooLarge { size: 1, .. })
+        ));
+    }
+}

@@ -1,0 +1,25 @@
+//! What everyone agrees on over the wire: the gRPC service `ventral.v1` and the ONNX messages that the exporter writes
+//! and the server reads. The `.proto` files beside this crate are the reference; they carry the documentation.
+
+#![expect(
+    missing_docs,
+    reason = "the generated code carries the comments of the .proto files"
+)]
+#![allow(
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+/// Ventral's own service: activations, classification, models.
+pub mod ventral {
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("ventral.v1");
+    }
+}
+
+/// The messages of an ONNX file that Ventral reads and writes.
+pub mod onnx {
+    tonic::include_proto!("onnx");
+}
