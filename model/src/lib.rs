@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod image;
 pub mod layer;
 pub mod manifest;
+mod mapped_file;
 pub mod network;
 pub mod preprocessing;
 pub mod recording;
@@ -23,6 +24,7 @@ pub use architecture::{Architecture, ArchitectureError, Connectivity, InputShape
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointHeader};
 pub use layer::{Layer, LayerKind};
 pub use manifest::Manifest;
+pub use mapped_file::MappedFile;
 pub use network::{Block, Convolution, ConvolutionUnit, Network, Stage};
 pub use preprocessing::{ColorMode, Preprocessing, Resize};
 pub use recording::Recording;

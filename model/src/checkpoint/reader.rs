@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, View};
 
 use super::digest::{describe, digest};
 use super::error::CheckpointError;
 use super::header::{CheckpointHeader, METADATA_KEY, StoredHeader};
+use crate::mapped_file::MappedFile;
 use crate::network::{Network, TensorRole};
 
 /// An open checkpoint, whose header and tensor shapes have been checked.
@@ -38,7 +37,7 @@ pub struct TensorView<'a> {
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    map: MappedFile,
     metadata: HashMap<String, String>,
     index: BTreeMap<String, Entry>,
 }
@@ -144,21 +143,7 @@ pub fn f32_values(bytes: &[u8]) -> impl ExactSizeIterator<Item = f32> + '_ {
 
 impl TensorFile {
     fn map(path: &Path) -> Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(CheckpointError::io("can't open the file"))?;
-        let length = file
-            .metadata()
-            .map_err(CheckpointError::io("can't read the file's size"))?
-            .len();
-        if length < 8 {
-            // Mapping an empty file is an error of its own on some systems.
-            return Err(CheckpointError::Format(
-                safetensors::SafeTensorError::HeaderTooSmall,
-            ));
-        }
-        // SAFETY: the map is read-only. Ventral replaces files by renaming, which leaves a mapped one intact; another
-        // program that truncates a checkpoint in place while it is read ends this one with SIGBUS, as for any mapping.
-        #[expect(unsafe_code, reason = "memory mapping")]
-        let map = unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("can't map the file"))?;
+        let map = MappedFile::open(path).map_err(CheckpointError::io("can't open the file"))?;
         let (header_length, header) = SafeTensors::read_metadata(&map).map_err(CheckpointError::Format)?;
         let start = header_length + 8;
         let index = header

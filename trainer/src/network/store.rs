@@ -1,0 +1,157 @@
+//! The tensors of a network by name, in the order of a checkpoint.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use model::checkpoint::{Dtype, View};
+use model::network::TensorRole;
+use model::{Checkpoint, Network};
+use tch::{Device, Kind, TchError, Tensor};
+
+use super::NetworkError;
+
+/// Weights and buffers of a network.
+#[derive(Debug)]
+pub struct TensorStore {
+    tensors: Vec<Entry>,
+    index: HashMap<String, usize>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    role: TensorRole,
+    tensor: Tensor,
+}
+
+impl TensorStore {
+    /// `tensors` become the store's, in their order; parameters will require gradients.
+    pub(super) fn new(tensors: Vec<(String, TensorRole, Tensor)>) -> Result<Self, TchError> {
+        let index = tensors
+            .iter()
+            .enumerate()
+            .map(|(index, (name, ..))| (name.clone(), index))
+            .collect();
+        let tensors = tensors
+            .into_iter()
+            .map(|(name, role, tensor)| {
+                let trained = role == TensorRole::Parameter;
+                Ok(Entry {
+                    name,
+                    role,
+                    tensor: tensor.f_set_requires_grad(trained)?,
+                })
+            })
+            .collect::<Result<_, TchError>>()?;
+        Ok(Self { tensors, index })
+    }
+
+    pub(super) fn load(
+        network: &Network,
+        checkpoint: &Checkpoint,
+        device: Device,
+    ) -> Result<Self, NetworkError> {
+        let mut tensors = Vec::new();
+        for spec in network.tensors() {
+            let view = checkpoint.tensor(&spec.name)?;
+            let kind = match spec.role {
+                TensorRole::Parameter | TensorRole::RunningStatistic => Kind::Float,
+                TensorRole::BatchCount => Kind::Int64,
+            };
+            let shape: Vec<i64> = spec.shape.iter().map(|&length| length as i64).collect();
+            let tensor = Tensor::f_from_data_size(view.bytes, &shape, kind)?.f_to(device)?;
+            tensors.push((spec.name, spec.role, tensor));
+        }
+        Ok(Self::new(tensors)?)
+    }
+
+    /// A tensor by name.
+    ///
+    /// # Panics
+    /// Where the network has no tensor of that name: names come from the [`Network`] that the store was made for.
+    pub fn get(&self, name: &str) -> &Tensor {
+        match self.index.get(name) {
+            Some(&index) => &self.tensors[index].tensor,
+            None => panic!("the network has no tensor `{name}`"),
+        }
+    }
+
+    /// Every tensor with its name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors
+            .iter()
+            .map(|entry| (entry.name.as_str(), &entry.tensor))
+    }
+
+    /// The trained tensors with their names.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        let trained = self
+            .tensors
+            .iter()
+            .filter(|entry| entry.role == TensorRole::Parameter);
+        trained.map(|entry| (entry.name.as_str(), &entry.tensor))
+    }
+
+    /// Every tensor, to be written to a checkpoint.
+    pub fn stored(&self) -> Vec<(String, StoredTensor)> {
+        self.tensors()
+            .map(|(name, tensor)| (name.to_owned(), StoredTensor::new(tensor)))
+            .collect()
+    }
+}
+
+/// A tensor on any device that a checkpoint writer can ask for its bytes.
+#[derive(Debug)]
+pub struct StoredTensor {
+    tensor: Tensor,
+    shape: Vec<usize>,
+    dtype: Dtype,
+}
+
+impl StoredTensor {
+    /// Shares the tensor's memory. Elements of kinds other than int64 are stored as float32.
+    pub fn new(tensor: &Tensor) -> Self {
+        let shape = tensor
+            .size()
+            .iter()
+            .map(|&length| usize::try_from(length).unwrap_or(0))
+            .collect();
+        let dtype = if tensor.kind() == Kind::Int64 {
+            Dtype::I64
+        } else {
+            Dtype::F32
+        };
+        Self {
+            tensor: tensor.detach(),
+            shape,
+            dtype,
+        }
+    }
+}
+
+impl View for StoredTensor {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let kind = if self.dtype == Dtype::I64 {
+            Kind::Int64
+        } else {
+            Kind::Float
+        };
+        let host = self.tensor.to_device(Device::Cpu).to_kind(kind).contiguous();
+        let mut bytes = vec![0; self.data_len()];
+        host.copy_data_u8(&mut bytes, host.numel());
+        Cow::Owned(bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        let width = if self.dtype == Dtype::I64 { 8 } else { 4 };
+        self.shape.iter().product::<usize>() * width
+    }
+}
