@@ -1,5 +1,6 @@
 //! The command line: arguments, logging, exit codes.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -1,35 +1,50 @@
 //! The digest that identifies a trained network: BLAKE3 over everything that changes its activations.
 
+use std::cmp::Reverse;
+
 use safetensors::tensor::{Dtype, View};
 
 use super::error::CheckpointError;
 use super::header::CheckpointHeader;
 
-/// Digest of header and tensors, in hexadecimal. Tensors are hashed in the order of their names; each field is preceded by its length, so
-/// that no two different checkpoints feed the hash the same bytes.
-pub(super) fn digest<V: View>(
-    header: &CheckpointHeader,
-    tensors: &[(String, V)],
-) -> Result<String, CheckpointError> {
-    let mut hasher = blake3::Hasher::new();
-    let mut field = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    let json = |value: Result<Vec<u8>, serde_json::Error>| {
-        value.map_err(|error| CheckpointError::Header(error.to_string()))
-    };
-    field(&json(serde_json::to_vec(&header.architecture))?);
-    field(&json(serde_json::to_vec(&header.preprocessing))?);
-    field(&json(serde_json::to_vec(&header.class_names))?);
-    let mut order: Vec<_> = tensors.iter().collect();
-    order.sort_by(|(left, _), (right, _)| left.cmp(right));
-    for (name, tensor) in order {
-        field(name.as_bytes());
-        field(describe(tensor.dtype(), tensor.shape()).as_bytes());
-        field(&tensor.data());
+/// Hashes a header, then tensors in the order in which they are stored. Each field is preceded by its length, so that
+/// no two different checkpoints feed the hash the same bytes.
+pub(super) struct Digest(blake3::Hasher);
+
+impl Digest {
+    pub(super) fn new(header: &CheckpointHeader) -> Result<Self, CheckpointError> {
+        let mut digest = Self(blake3::Hasher::new());
+        let json = |value: Result<Vec<u8>, serde_json::Error>| {
+            value.map_err(|error| CheckpointError::Header(error.to_string()))
+        };
+        digest.field(&json(serde_json::to_vec(&header.architecture))?);
+        digest.field(&json(serde_json::to_vec(&header.preprocessing))?);
+        digest.field(&json(serde_json::to_vec(&header.class_names))?);
+        Ok(digest)
     }
-    Ok(hasher.finalize().to_hex().to_string())
+
+    pub(super) fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) {
+        self.field(name.as_bytes());
+        self.field(describe(dtype, shape).as_bytes());
+        self.field(bytes);
+    }
+
+    /// In hexadecimal: 64 characters.
+    pub(super) fn finish(self) -> String {
+        self.0.finalize().to_hex().to_string()
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+}
+
+/// The order in which tensors are stored and hashed: wide elements first, so that all are aligned, then by name.
+pub(super) fn storage_order<V: View>(tensors: &[(String, V)]) -> Vec<&(String, V)> {
+    let mut order: Vec<_> = tensors.iter().collect();
+    order.sort_by_key(|(name, tensor)| (Reverse(tensor.dtype().bitsize()), name.as_str()));
+    order
 }
 
 /// Element type and shape, as errors print them: `F32 [64, 3, 7, 7]`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, View};
 
-use super::digest::{describe, digest};
+use super::digest::{Digest, describe, storage_order};
 use super::error::CheckpointError;
 use super::header::{CheckpointHeader, METADATA_KEY, StoredHeader};
 use crate::mapped_file::MappedFile;
@@ -115,7 +115,11 @@ impl Checkpoint {
             .tensors()
             .map(|(name, view)| (name.to_owned(), view))
             .collect();
-        let found = digest(&self.header, &views)?;
+        let mut digest = Digest::new(&self.header)?;
+        for (name, view) in storage_order(&views) {
+            digest.tensor(name, view.dtype, view.shape, view.bytes);
+        }
+        let found = digest.finish();
         if found == self.digest {
             Ok(())
         } else {

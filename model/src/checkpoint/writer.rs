@@ -1,16 +1,23 @@
 //! Writes checkpoints so that a crash at any moment leaves either the old file or the new one.
+//!
+//! The library that reads safetensors files would write them too, but under a random temporary name: every killed run
+//! would leave another one behind. Here it is always the same, and the digest is taken of the bytes on their way.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::View;
+use serde_json::{Map, Value, json};
 
-use super::digest::digest;
+use super::digest::{Digest, storage_order};
 use super::error::CheckpointError;
 use super::header::{CheckpointHeader, METADATA_KEY, StoredHeader};
 
-/// Writes a checkpoint and returns its digest. Tensors are asked for their bytes one at a time.
+/// Stands for the digest until the tensors have been written.
+const PLACEHOLDER: [u8; 64] = [b'0'; 64];
+
+/// Writes a checkpoint and returns its digest. Tensors are asked for their bytes one at a time, each once.
 ///
 /// # Errors
 /// [`CheckpointError::Header`] where the header contradicts itself; [`CheckpointError::Io`] where the disk is full or
@@ -34,57 +41,105 @@ pub fn write_pending<V: View>(
     header: &CheckpointHeader,
     tensors: &[(String, V)],
 ) -> Result<(String, PendingFile), CheckpointError> {
-    let stored = || {
+    let prepare = || {
         header.check()?;
-        let digest = digest(header, tensors)?;
-        let json = serde_json::to_string(&StoredHeader::new(header, digest.clone()));
-        Ok((
-            digest,
-            json.map_err(|error| CheckpointError::Header(error.to_string()))?,
-        ))
+        let stored = StoredHeader::new(header, String::from_utf8_lossy(&PLACEHOLDER).into_owned());
+        let json = serde_json::to_string(&stored);
+        let json = json.map_err(|error| CheckpointError::Header(error.to_string()))?;
+        Ok((Digest::new(header)?, json))
     };
-    let (digest, json) = stored().map_err(|error: CheckpointError| error.at(path))?;
-    let pending = write_tensors(path, (METADATA_KEY, json), tensors)?;
-    Ok((digest, pending))
+    let (digest, json) = prepare().map_err(|error: CheckpointError| error.at(path))?;
+    let (pending, digest) = write_file(path, (METADATA_KEY, &json), tensors, Some(digest))?;
+    Ok((digest.unwrap_or_default(), pending))
 }
 
 /// Writes any safetensors file with one metadata entry, to be published by renaming.
 ///
 /// # Errors
-/// [`CheckpointError::Io`] or [`CheckpointError::Format`]; nothing is left behind.
+/// [`CheckpointError::Io`]; nothing is left behind.
 pub fn write_tensors<V: View>(
     path: &Path,
     (key, json): (&str, String),
     tensors: &[(String, V)],
 ) -> Result<PendingFile, CheckpointError> {
+    Ok(write_file(path, (key, &json), tensors, None)?.0)
+}
+
+fn write_file<V: View>(
+    path: &Path,
+    metadata: (&str, &str),
+    tensors: &[(String, V)],
+    digest: Option<Digest>,
+) -> Result<(PendingFile, Option<String>), CheckpointError> {
     let pending = PendingFile::for_path(path);
-    let write = || {
-        // A single entry: the order of several would not be reproducible.
-        let metadata = HashMap::from([(key.to_owned(), json)]);
-        let views = tensors
-            .iter()
-            .map(|(name, tensor)| (name.as_str(), Borrowed(tensor)));
-        safetensors::serialize_to_file(views, Some(metadata), &pending.temporary).map_err(
-            |error| match error {
-                safetensors::SafeTensorError::IoError(source) => CheckpointError::Io {
-                    action: "can't write the file",
-                    source,
-                },
-                other => CheckpointError::Format(other),
-            },
-        )?;
-        let file = File::open(&pending.temporary).map_err(CheckpointError::io("can't open the file"))?;
-        file.sync_all()
-            .map_err(CheckpointError::io("can't sync the file"))
-    };
-    match write() {
-        Ok(()) => Ok(pending),
+    let create = || File::create(&pending.temporary).map_err(CheckpointError::io("can't create the file"));
+    let written = create().and_then(|file| {
+        stream(&file, metadata, tensors, digest).map_err(CheckpointError::io("can't write the file"))
+    });
+    match written {
+        Ok(digest) => Ok((pending, digest)),
         Err(error) => {
             // The error that led here says more than a failed clean-up would.
             let _ = fs::remove_file(&pending.temporary);
             Err(error.at(path))
         }
     }
+}
+
+fn stream<V: View>(
+    file: &File,
+    metadata: (&str, &str),
+    tensors: &[(String, V)],
+    mut digest: Option<Digest>,
+) -> std::io::Result<Option<String>> {
+    let mut output = BufWriter::with_capacity(1 << 20, file);
+    let order = storage_order(tensors);
+    let header = header(metadata, &order);
+    output.write_all(&(header.len() as u64).to_le_bytes())?;
+    output.write_all(&header)?;
+    for (name, tensor) in order {
+        let bytes = tensor.data();
+        output.write_all(&bytes)?;
+        if let Some(digest) = &mut digest {
+            digest.tensor(name, tensor.dtype(), tensor.shape(), &bytes);
+        }
+    }
+    let digest = digest.map(Digest::finish);
+    if let Some(digest) = &digest {
+        // The metadata comes first in the header, and the digest in it before anything that a user has chosen.
+        if let Some(offset) = header
+            .windows(PLACEHOLDER.len())
+            .position(|window| window == PLACEHOLDER)
+        {
+            output.seek(SeekFrom::Start(8 + offset as u64))?;
+            output.write_all(digest.as_bytes())?;
+        }
+    }
+    output.flush()?;
+    drop(output);
+    file.sync_all()?;
+    Ok(digest)
+}
+
+/// The header of a safetensors file: JSON, padded with spaces so that the tensors begin at a multiple of 8.
+fn header<V: View>((key, json): (&str, &str), order: &[&(String, V)]) -> Vec<u8> {
+    let mut entries = Map::new();
+    let mut offset = 0;
+    for (name, tensor) in order {
+        let end = offset + tensor.data_len();
+        let dtype = tensor.dtype().to_string();
+        entries.insert(
+            name.clone(),
+            json!({"dtype": dtype, "shape": tensor.shape(), "data_offsets": [offset, end]}),
+        );
+        offset = end;
+    }
+    let metadata = json!({ key: json }).to_string();
+    let entries = Value::Object(entries).to_string();
+    let separator = if order.is_empty() { "" } else { "," };
+    let mut header = format!("{{\"__metadata__\":{metadata}{separator}{}", &entries[1..]).into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    header
 }
 
 /// A file that has been written and synced beside its final path. Its temporary name is always the same, so that
@@ -130,26 +185,5 @@ impl PendingFile {
                 .map_err(CheckpointError::io("can't sync the folder"))
         };
         publish().map_err(|error| error.at(&self.path))
-    }
-}
-
-/// Lets a borrowed tensor be serialised.
-struct Borrowed<'a, V>(&'a V);
-
-impl<V: View> View for Borrowed<'_, V> {
-    fn dtype(&self) -> safetensors::Dtype {
-        self.0.dtype()
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.0.shape()
-    }
-
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        self.0.data()
-    }
-
-    fn data_len(&self) -> usize {
-        self.0.data_len()
     }
 }
