@@ -1,4 +1,4 @@
-//! What a network is, in the few numbers that define it. [`Network`](crate::Network) spells it out layer by layer.
+//! What a network is, in the few numbers that define it. [`Network`] spells it out layer by layer.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

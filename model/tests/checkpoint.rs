@@ -1,4 +1,5 @@
 //! Checkpoints as files: what is written is read back, and whatever is wrong with a file is said.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -70,7 +70,7 @@ impl ComputeArguments {
 pub fn run(arguments: Arguments) -> ExitCode {
     start_logging();
     let result = match arguments.command {
-        Command::Train(arguments) => train::run(arguments),
+        Command::Train(arguments) => train::run(&arguments),
         Command::Eval(arguments) => eval::run(&arguments),
         Command::Import(arguments) => import::run(&arguments),
         Command::Record(arguments) => record::run(&arguments),
@@ -101,6 +101,7 @@ fn start_logging() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     tracing_subscriber::registry().with(filter).with(lines).init();
 }

@@ -1,4 +1,5 @@
 //! Single locally connected layers against the authors' implementation: outputs, gradients, sharing, SNR.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod support;
 

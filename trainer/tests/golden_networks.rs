@@ -1,4 +1,5 @@
 //! Whole networks against the authors' implementation: imported from their checkpoints, evaluated, trained one step.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod support;
 

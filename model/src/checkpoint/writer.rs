@@ -32,10 +32,10 @@ pub fn write<V: View>(
     Ok(digest)
 }
 
-/// As [`write`], but leaves the last step, the renaming, to the caller.
+/// As [`write`](fn@write), but leaves the last step, the renaming, to the caller.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write`](fn@write).
 pub fn write_pending<V: View>(
     path: &Path,
     header: &CheckpointHeader,

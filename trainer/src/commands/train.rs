@@ -106,7 +106,7 @@ enum InitialisationChoice {
     Conv,
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     ensure!(
         arguments
             .output
@@ -131,7 +131,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode> {
 
     tch::manual_seed(i64::from_ne_bytes(options.seed.to_ne_bytes()));
     let (network, start) = if arguments.resume {
-        resume(&arguments, &header, &options, device)?
+        resume(arguments, &header, &options, device)?
     } else {
         let network = TorchNetwork::initialise(network, arguments.network.initialisation(), device)?;
         let start = TrainingState::fresh(&network, &options)?;

@@ -123,7 +123,7 @@ fn relative(target: &Path, folder: &Path) -> PathBuf {
     let down = target
         .components()
         .skip(shared)
-        .map(|component| component.as_os_str());
+        .map(std::path::Component::as_os_str);
     up.chain(down).collect()
 }
 
