@@ -1,0 +1,4 @@
+//! The program's commands: arguments, progress and what is printed.
+
+pub(crate) mod export;
+pub(crate) mod verify;
