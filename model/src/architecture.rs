@@ -5,6 +5,9 @@ use thiserror::Error;
 
 use crate::network::Network;
 
+/// Residual blocks of a network at most; the deepest ResNet of the literature has 600.
+const MAX_BLOCKS: u128 = 10_000;
+
 /// A residual network of basic blocks: torchvision's ResNet-18 family and the CIFAR 6n+2 family, in any size.
 ///
 /// Stage `i` has `width · 2^i` channels; every stage after the first halves the resolution.
@@ -103,6 +106,12 @@ pub enum ArchitectureError {
         /// The kernel size at fault.
         kernel: usize,
     },
+    /// More blocks than any network has: their list alone would fill the memory.
+    #[error("architecture: `blocks` adds up to {found} blocks, at most {MAX_BLOCKS} are supported")]
+    TooManyBlocks {
+        /// The sum of `blocks`.
+        found: u128,
+    },
     /// The network's size overflows what a computer can address.
     #[error("architecture: the number of weights overflows; check `width`, `blocks` and the input size")]
     TooLarge,
@@ -124,6 +133,14 @@ impl Architecture {
             kernel_size: 3,
             classes,
             connectivity,
+        }
+    }
+
+    /// ResNet-18 cut after its second stage: 10 layers, whose `layer2` the readout sees.
+    pub fn short_resnet(input: InputShape, width: usize, classes: usize, connectivity: Connectivity) -> Self {
+        Self {
+            blocks: vec![2; 2],
+            ..Self::resnet18(input, width, classes, connectivity)
         }
     }
 
@@ -157,7 +174,16 @@ impl Architecture {
     /// Any [`ArchitectureError`]; a network that this returns can be built as it stands.
     pub fn network(&self) -> Result<Network, ArchitectureError> {
         self.check_positive()?;
+        self.check_blocks()?;
         Network::new(self)
+    }
+
+    fn check_blocks(&self) -> Result<(), ArchitectureError> {
+        let found: u128 = self.blocks.iter().map(|&count| count as u128).sum();
+        if found > MAX_BLOCKS {
+            return Err(ArchitectureError::TooManyBlocks { found });
+        }
+        Ok(())
     }
 
     fn check_positive(&self) -> Result<(), ArchitectureError> {
@@ -226,6 +252,21 @@ mod tests {
     }
 
     #[test]
+    fn the_short_resnet_has_10_layers_and_ends_with_layer2() {
+        let network = Architecture::short_resnet(input(224), 64, 1000, Connectivity::Convolutional)
+            .network()
+            .unwrap();
+        let downsamples = network
+            .stages
+            .iter()
+            .flat_map(|stage| &stage.blocks)
+            .filter(|block| block.downsample.is_some());
+        assert_eq!(network.convolutions().count() - downsamples.count() + 1, 10);
+        assert_eq!(network.stages.len(), 2);
+        assert_eq!(network.readout.features, 128);
+    }
+
+    #[test]
     fn zero_is_refused_by_name() {
         let mut architecture = Architecture::resnet18(input(64), 4, 10, Connectivity::Convolutional);
         architecture.blocks = vec![2, 0];
@@ -233,6 +274,17 @@ mod tests {
             architecture.network().unwrap_err(),
             ArchitectureError::Zero { field: "blocks" }
         );
+    }
+
+    #[test]
+    fn absurd_numbers_of_blocks_are_refused_before_they_are_made() {
+        let mut architecture = Architecture::resnet18(input(64), 4, 10, Connectivity::Convolutional);
+        for blocks in [vec![usize::MAX, usize::MAX], vec![1 << 40], vec![9_000, 1_001]] {
+            let found = blocks.iter().map(|&count| count as u128).sum();
+            architecture.blocks = blocks;
+            let expected = ArchitectureError::TooManyBlocks { found };
+            assert_eq!(architecture.network().unwrap_err(), expected);
+        }
     }
 
     #[test]

@@ -38,6 +38,44 @@ pub struct Manifest {
     pub checkpoint_digest: String,
     /// The checkpoint's provenance.
     pub provenance: BTreeMap<String, serde_json::Value>,
+    /// How weights are stored, and what the graph computes in.
+    #[serde(default)]
+    pub weights: WeightType,
+    /// BLAKE3 of the external data's file, in hexadecimal; empty where the exporter didn't say.
+    #[serde(default)]
+    pub data_digest: String,
+}
+
+/// How the weights of convolutions and locally connected layers are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightType {
+    /// IEEE single precision, as in the checkpoint.
+    #[default]
+    Fp32,
+    /// IEEE half precision; the graph computes in it up to the average pooling.
+    Fp16,
+    /// bfloat16, widened before every product; the graph computes in single precision.
+    Bf16,
+}
+
+impl WeightType {
+    /// Bytes of one weight.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Fp32 => 4,
+            Self::Fp16 | Self::Bf16 => 2,
+        }
+    }
+
+    /// As in the manifest: `fp32`, `fp16`, `bf16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// Why a manifest can't be used.

@@ -300,7 +300,8 @@ impl Convolution {
     /// The layer on its own, for an input of `input` pixels; `padding` is (k − 1) / 2.
     ///
     /// # Errors
-    /// [`ArchitectureError::InputTooSmall`] where no output position is left.
+    /// [`ArchitectureError::InputTooSmall`] where no output position is left; [`ArchitectureError::TooLarge`] where its
+    /// inputs, outputs or one neuron's weights overflow what a computer can address.
     pub fn new(
         name: impl Into<String>,
         locally_connected: bool,
@@ -311,6 +312,19 @@ impl Convolution {
         let name = name.into();
         let padding = (kernel_size - 1) / 2;
         let output = window_output(&name, input, kernel_size, stride, padding)?;
+        let is_addressable = |lengths: [usize; 3]| {
+            // In bytes of float64, as the network's size is checked.
+            let bytes = lengths.into_iter().try_fold(8_usize, usize::checked_mul);
+            bytes.is_some_and(|bytes| isize::try_from(bytes).is_ok())
+        };
+        let products = [
+            [in_channels, input.height, input.width],
+            [out_channels, output.height, output.width],
+            [in_channels, kernel_size, kernel_size],
+        ];
+        if !products.into_iter().all(is_addressable) {
+            return Err(ArchitectureError::TooLarge);
+        }
         Ok(Self {
             name,
             locally_connected,

@@ -24,9 +24,20 @@ impl Digest {
     }
 
     pub(super) fn tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) {
+        self.begin_tensor(name, dtype, shape, bytes.len());
+        self.update(bytes);
+    }
+
+    /// Begins a tensor whose bytes follow in parts.
+    pub(super) fn begin_tensor(&mut self, name: &str, dtype: Dtype, shape: &[usize], bytes: usize) {
         self.field(name.as_bytes());
         self.field(describe(dtype, shape).as_bytes());
-        self.field(bytes);
+        self.length(bytes);
+    }
+
+    /// A part of a tensor's bytes.
+    pub(super) fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
     }
 
     /// In hexadecimal: 64 characters.
@@ -35,8 +46,12 @@ impl Digest {
     }
 
     fn field(&mut self, bytes: &[u8]) {
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
+        self.length(bytes.len());
         self.0.update(bytes);
+    }
+
+    fn length(&mut self, bytes: usize) {
+        self.0.update(&(bytes as u64).to_le_bytes());
     }
 }
 

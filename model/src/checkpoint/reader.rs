@@ -13,6 +13,9 @@ use super::header::{CheckpointHeader, METADATA_KEY, StoredHeader};
 use crate::mapped_file::MappedFile;
 use crate::network::{Network, TensorRole};
 
+/// Bytes that are read at a time where a whole checkpoint is.
+const PART: usize = 4 << 20;
+
 /// An open checkpoint, whose header and tensor shapes have been checked.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -105,11 +108,31 @@ impl Checkpoint {
         self.tensors.tensor(name)
     }
 
-    /// Reads everything and compares it with the digest.
+    /// Brings part of a tensor's bytes into memory, faster than touching them would.
+    pub fn load(&self, part: &[u8]) {
+        self.tensors.map.load(part);
+    }
+
+    /// Lets go of the memory that part of a tensor's bytes takes; it is read again when it is touched again. For those
+    /// who go through a checkpoint that is larger than what they may use.
+    pub fn release(&self, part: &[u8]) {
+        self.tensors.release(part);
+    }
+
+    /// Reads everything, a part at a time, and compares it with the digest.
     ///
     /// # Errors
     /// [`CheckpointError::Digest`] where a byte has changed since the checkpoint was written.
     pub fn verify(&self) -> Result<(), CheckpointError> {
+        self.verify_while(|| true)?;
+        Ok(())
+    }
+
+    /// As [`verify`](Self::verify), but asks now and then whether to go on; `false`: it wasn't asked to the end.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_while(&self, mut go_on: impl FnMut() -> bool) -> Result<bool, CheckpointError> {
         let views: Vec<_> = self
             .tensors
             .tensors()
@@ -117,11 +140,19 @@ impl Checkpoint {
             .collect();
         let mut digest = Digest::new(&self.header)?;
         for (name, view) in storage_order(&views) {
-            digest.tensor(name, view.dtype, view.shape, view.bytes);
+            digest.begin_tensor(name, view.dtype, view.shape, view.bytes.len());
+            for part in view.bytes.chunks(PART) {
+                if !go_on() {
+                    return Ok(false);
+                }
+                self.load(part);
+                digest.update(part);
+                self.release(part);
+            }
         }
         let found = digest.finish();
         if found == self.digest {
-            Ok(())
+            Ok(true)
         } else {
             let expected = self.digest.clone();
             Err(CheckpointError::Digest { found, expected }.at(&self.tensors.path))
@@ -184,6 +215,11 @@ impl TensorFile {
         self.index
             .iter()
             .map(|(name, entry)| (name.as_str(), self.view(entry)))
+    }
+
+    /// Lets go of the memory that part of a tensor's bytes takes; it is read again when it is touched again.
+    pub fn release(&self, part: &[u8]) {
+        self.map.release(part);
     }
 
     /// One tensor.

@@ -162,6 +162,24 @@ impl PendingFile {
         }
     }
 
+    /// Writes a small file whole, so that a crash leaves either the old one or the new one.
+    ///
+    /// # Errors
+    /// Those of the operating system; the file at `path` is then what it was before, and nothing is left behind.
+    pub fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+        let pending = Self::for_path(path);
+        let written = File::create(&pending.temporary).and_then(|mut file| {
+            file.write_all(contents)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // The error says more than a failed clean-up would.
+            let _ = fs::remove_file(&pending.temporary);
+            return Err(error);
+        }
+        pending.publish().map_err(std::io::Error::other)
+    }
+
     /// Where the file is until it is published.
     pub fn temporary(&self) -> &Path {
         &self.temporary
