@@ -1,5 +1,6 @@
-//! What everyone agrees on over the wire: the gRPC service `ventral.v1` and the ONNX messages that the exporter writes
-//! and the server reads. The `.proto` files beside this crate are the reference; they carry the documentation.
+//! What everyone agrees on over the wire: the gRPC services `ventral.v1` and `inference` (the Open Inference Protocol),
+//! and the ONNX messages that the exporter writes and the server reads. The `.proto` files beside this crate are the
+//! reference; they carry the documentation.
 
 #![expect(
     missing_docs,
@@ -19,7 +20,15 @@ pub mod ventral {
     }
 }
 
+/// The Open Inference Protocol.
+pub mod inference {
+    tonic::include_proto!("inference");
+}
+
 /// The messages of an ONNX file that Ventral reads and writes.
 pub mod onnx {
     tonic::include_proto!("onnx");
 }
+
+/// Descriptions of all messages and services, as gRPC reflection gives them: an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.binpb"));
