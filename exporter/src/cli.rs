@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::commands::{export, verify};
+use crate::commands::{export, inspect, verify};
 
 /// Exports checkpoints as ONNX bundles for serving, and proves the bundles against the trainer's activations.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Export(export::Arguments),
     /// Compare a bundle's activations, computed with tract, with those that `trainer record` has recorded.
     Verify(verify::Arguments),
+    /// Show what a bundle is: network, layers, sizes, provenance, and how it was verified. The weights aren't read.
+    Inspect(inspect::Arguments),
 }
 
 /// Runs the program; errors are printed with their causes.
@@ -32,6 +34,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Export(arguments) => export::run(arguments),
         Command::Verify(arguments) => verify::run(arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -38,6 +38,14 @@ pub enum ExportError {
     /// A selection without a layer.
     #[error("no layer to export: name at least one")]
     NoLayers,
+    /// Class names for another number of classes.
+    #[error("{found} class names for a network of {classes} classes; give {classes}, one a line")]
+    ClassNames {
+        /// How many were given.
+        found: usize,
+        /// How many are needed.
+        classes: usize,
+    },
     /// A BatchNorm whose scale and shift aren't numbers.
     #[error(
         "BatchNorm `{norm}` can't be applied: in channel {channel} it scales by {scale} and shifts by {shift} (running \
@@ -54,6 +62,14 @@ pub enum ExportError {
         shift: f64,
         /// As stored.
         variance: f64,
+    },
+    /// A weight that can't be stored in the type that was asked for.
+    #[error("constant `{tensor}` can't be stored: {reason}; use `--weights bf16` or `--weights fp32`")]
+    Weight {
+        /// The constant's name.
+        tensor: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// The version is there already.
     #[error(
@@ -151,6 +167,20 @@ pub enum BundleError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A verification that can't be read.
+    #[error("the entry that says how the bundle was verified is not valid: {0}")]
+    Verification(#[source] serde_json::Error),
+    /// A data file that isn't the one that was exported.
+    #[error(
+        "the file is damaged or another bundle's: its BLAKE3 digest is {found}, the manifest says {expected}; export the \
+         checkpoint again"
+    )]
+    DataDigest {
+        /// Of the file.
+        found: String,
+        /// In the manifest.
+        expected: String,
+    },
 }
 
 /// Why a bundle couldn't be compared with a recording. A comparison that fails is no error but a
@@ -205,6 +235,18 @@ pub enum VerifyError {
         action: &'static str,
         /// tract's words.
         reason: String,
+    },
+    /// The bundle can't be told that it is verified.
+    #[error(
+        "can't write the verification into {}; with --read-only the bundle stays as it is",
+        path.display()
+    )]
+    Attach {
+        /// The bundle's folder.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
     },
     /// The report can't be written.
     #[error("can't write the report {}", path.display())]

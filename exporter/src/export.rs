@@ -2,9 +2,11 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use model::manifest::FORMAT_VERSION;
-use model::{Checkpoint, Layer, Manifest};
+use model::{Checkpoint, Layer, Manifest, WeightType};
 
 use crate::bundle::{self, ModelName, PendingBundle, Version};
 use crate::error::ExportError;
@@ -24,6 +26,10 @@ pub struct ExportRequest {
     pub version: Option<Version>,
     /// Which layers.
     pub selection: LayerSelection,
+    /// How weights are stored.
+    pub weights: WeightType,
+    /// Names of the classes in the order of the logits; `None`: those of the checkpoint.
+    pub class_names: Option<Vec<String>>,
 }
 
 /// What was exported.
@@ -39,23 +45,18 @@ pub struct ExportSummary {
     pub bytes: u64,
 }
 
-/// How far an export is.
+/// How far an export is, in bytes of weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExportProgress {
-    /// The checkpoint is read and compared with its digest.
-    Checking,
-    /// The weights are written.
-    Writing {
-        /// Bytes so far.
-        written: u64,
-        /// Bytes in the end.
-        total: u64,
-    },
+pub struct ExportProgress {
+    /// Written so far.
+    pub written: u64,
+    /// In the end.
+    pub total: u64,
 }
 
-/// Exports a checkpoint: checks it, lowers its network, writes the bundle and publishes it by renaming. The same
-/// checkpoint and selection give the same bytes. Memory doesn't grow with the network, except for the pages of the
-/// mapped checkpoint, which the operating system takes back when it needs them.
+/// Exports a checkpoint: lowers its network, writes the bundle while the checkpoint is compared with its digest, and
+/// publishes the bundle by renaming. The same checkpoint and selection give the same bytes. Memory doesn't grow with the
+/// network.
 ///
 /// `progress` is called often; where it returns [`ControlFlow::Break`], the export stops.
 ///
@@ -67,18 +68,41 @@ pub fn export(
 ) -> Result<ExportSummary, ExportError> {
     let checkpoint = Checkpoint::open(&request.checkpoint)?;
     let layers = request.selection.layers(checkpoint.network())?;
+    let class_names = class_names(request, &checkpoint)?;
     let pending = PendingBundle::begin(&request.repository, &request.model, request.version)?;
-    report(progress, ExportProgress::Checking)?;
-    checkpoint.verify()?;
-
-    let manifest = manifest(&checkpoint, layers);
+    let mut manifest = manifest(request, &checkpoint, layers, class_names);
     let graph = lower(
         &checkpoint,
         &manifest.layers,
         request.selection.keep_preactivations,
+        request.weights,
     )?;
-    let bytes = bundle::write(pending.folder(), graph, &manifest, &mut |written, total| {
-        progress(ExportProgress::Writing { written, total })
+
+    // Either side stops the other where it fails.
+    let stop = AtomicBool::new(false);
+    let bytes = thread::scope(|scope| {
+        let check = scope.spawn(|| {
+            let checked = checkpoint.verify_while(|| !stop.load(Ordering::Relaxed));
+            if checked.is_err() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            checked
+        });
+        let written = bundle::write(pending.folder(), graph, &mut manifest, &mut |written, total| {
+            if stop.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            progress(ExportProgress { written, total })
+        });
+        if written.is_err() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        let checked = check
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A damaged checkpoint is the reason for whatever else went wrong.
+        checked?;
+        written
     })?;
     let path = pending.publish()?;
     Ok(ExportSummary {
@@ -89,25 +113,34 @@ pub fn export(
     })
 }
 
-fn report(
-    progress: &mut dyn FnMut(ExportProgress) -> ControlFlow<()>,
-    event: ExportProgress,
-) -> Result<(), ExportError> {
-    match progress(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(ExportError::Interrupted),
+fn class_names(request: &ExportRequest, checkpoint: &Checkpoint) -> Result<Vec<String>, ExportError> {
+    let classes = checkpoint.network().readout.classes;
+    match &request.class_names {
+        Some(names) if names.len() != classes => Err(ExportError::ClassNames {
+            found: names.len(),
+            classes,
+        }),
+        Some(names) => Ok(names.clone()),
+        None => Ok(checkpoint.header().class_names.clone()),
     }
 }
 
-fn manifest(checkpoint: &Checkpoint, layers: Vec<Layer>) -> Manifest {
+fn manifest(
+    request: &ExportRequest,
+    checkpoint: &Checkpoint,
+    layers: Vec<Layer>,
+    class_names: Vec<String>,
+) -> Manifest {
     let header = checkpoint.header();
     Manifest {
         format_version: FORMAT_VERSION,
         architecture: header.architecture.clone(),
         layers,
         preprocessing: header.preprocessing.clone(),
-        class_names: header.class_names.clone(),
+        class_names,
         checkpoint_digest: checkpoint.digest().into(),
         provenance: header.provenance.clone(),
+        weights: request.weights,
+        data_digest: String::new(),
     }
 }

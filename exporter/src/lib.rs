@@ -3,6 +3,7 @@
 //! [`export`](export::export): checkpoint → lowering (a graph in the position-major layout, BatchNorm folded) →
 //! [`bundle`] (`model.onnx` + `model.onnx.data`, published by renaming). [`verify`](verify::verify): bundle → tract, an
 //! ONNX implementation that the serving side doesn't use → comparison with the trainer's activations, layer by layer.
+//! [`inspect`](inspect::inspect): bundle → what it is, for people and programs.
 //!
 //! The crate links no native library.
 
@@ -11,6 +12,7 @@ pub mod cli;
 mod commands;
 pub mod error;
 pub mod export;
+pub mod inspect;
 mod lowering;
 pub mod selection;
 pub mod verify;

@@ -1,10 +1,12 @@
 //! A bundle: the folder `REPO/<model>/<version>` with [`MODEL_FILE`], an ONNX file whose metadata holds the manifest,
 //! and [`DATA_FILE`], the weights, each at a multiple of [`ALIGNMENT`] so that readers map them into memory.
 
+mod digest;
 mod external_data;
 mod publication;
 mod reader;
 mod validation;
+mod verification;
 mod writer;
 
 use std::fmt;
@@ -12,8 +14,10 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+pub use digest::data_digest;
 pub use publication::{PendingBundle, Version};
 pub use reader::Bundle;
+pub(crate) use verification::attach;
 pub(crate) use writer::write;
 
 /// The graph and the manifest.

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model::MappedFile;
 use model::manifest::{INPUT_NAME, METADATA_KEY, Manifest};
+use model::{MappedFile, Verification, verification};
 use prost::Message as _;
 use proto::onnx::tensor_proto::DataType;
 use proto::onnx::tensor_shape_proto::dimension;
@@ -52,6 +52,17 @@ impl Bundle {
     /// What the bundle says about itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// How the bundle was verified; `None` where it wasn't.
+    ///
+    /// # Errors
+    /// [`BundleError::Verification`] with the file's name.
+    pub fn verification(&self) -> Result<Option<Verification>, BundleError> {
+        let mut entries = self.model.metadata_props.iter();
+        let entry = entries.find(|entry| entry.key == verification::METADATA_KEY);
+        let parsed = entry.map(|entry| Verification::parse(&entry.value)).transpose();
+        parsed.map_err(|error| BundleError::Verification(error).at(&self.folder.join(MODEL_FILE)))
     }
 
     /// The graph's file.

@@ -44,7 +44,7 @@ pub(crate) struct Initializer<'a> {
 pub(crate) struct GraphBuilder<'a> {
     nodes: Vec<NodeProto>,
     initializers: Vec<Initializer<'a>>,
-    integers: BTreeMap<Vec<i64>, String>,
+    integers: BTreeMap<(Vec<usize>, Vec<i64>), String>,
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
 }
@@ -88,13 +88,34 @@ impl<'a> GraphBuilder<'a> {
 
     /// A list of integers as a constant; equal lists are one constant.
     pub(crate) fn integers(&mut self, values: &[i64]) -> String {
-        if let Some(name) = self.integers.get(values) {
-            return name.clone();
-        }
         let digits: Vec<_> = values.iter().map(ToString::to_string).collect();
         let name = format!("integers/{}", digits.join("_"));
-        self.integers.insert(values.to_vec(), name.clone());
-        self.initializer(name, vec![values.len()], TensorData::Integers(values.to_vec()))
+        self.integer_constant(vec![values.len()], values, name)
+    }
+
+    /// Indices for a gathering, as a constant of the given shape; equal ones are one constant.
+    pub(crate) fn indices(&mut self, shape: &[usize], values: &[i64]) -> String {
+        let name = format!("indices/{}", self.integers.len());
+        self.integer_constant(shape.to_vec(), values, name)
+    }
+
+    fn integer_constant(&mut self, shape: Vec<usize>, values: &[i64], name: String) -> String {
+        let key = (shape.clone(), values.to_vec());
+        if let Some(name) = self.integers.get(&key) {
+            return name.clone();
+        }
+        self.integers.insert(key, name.clone());
+        self.initializer(name, shape, TensorData::Integers(values.to_vec()))
+    }
+
+    /// Adds a node that converts a value's elements, and returns the output's name.
+    pub(crate) fn cast(&mut self, value: &str, to: DataType, output: impl Into<String>) -> String {
+        self.node(
+            "Cast",
+            &[value],
+            output,
+            vec![integer("to", i64::from(i32::from(to)))],
+        )
     }
 
     /// Declares an input of the graph, float32 `[batch, …shape]`.
@@ -178,8 +199,8 @@ mod tests {
     fn what_no_output_needs_is_dropped() {
         let mut graph = GraphBuilder::default();
         graph.input("input", &[3]);
-        let one = graph.initializer("one/value", vec![1], TensorData::Floats(vec![1.0]));
-        let two = graph.initializer("two/value", vec![1], TensorData::Floats(vec![2.0]));
+        let one = graph.initializer("one/value", vec![1], TensorData::float32(vec![1.0]));
+        let two = graph.initializer("two/value", vec![1], TensorData::float32(vec![2.0]));
         let sum = graph.node("Add", &["input", &one], "sum/value", vec![]);
         graph.node("Mul", &[&sum, &two], "product/value", vec![]);
         let result = graph.node("Relu", &[&sum], "relu", vec![]);

@@ -2,13 +2,16 @@
 
 use model::manifest::INPUT_NAME;
 use model::network::{MaxPool, Readout};
-use model::{Block, Network};
+use model::{Block, Network, WeightType};
+use proto::onnx::tensor_proto::DataType;
 
+use super::Lowering;
 use super::graph::{integer, integers};
-use super::layout::{Activation, Layout};
-use super::{LayerValue, Lowering};
+use super::layout::{Activation, FeatureMap, Layout};
+use super::unfolding;
+use super::values::LayerValue;
 use crate::error::ExportError;
-use crate::weights::TensorData;
+use crate::weights::{StoredTensor, TensorData};
 
 impl Lowering<'_> {
     /// Adds the whole network.
@@ -16,11 +19,22 @@ impl Lowering<'_> {
         let input = network.input;
         self.graph
             .input(INPUT_NAME, &[input.channels, input.height, input.width]);
-        let image = Activation::new(INPUT_NAME, Layout::ChannelsFirst);
+        let image = match self.compute_type() {
+            WeightType::Fp16 => self.graph.cast(INPUT_NAME, DataType::Float16, "input/half"),
+            WeightType::Fp32 | WeightType::Bf16 => INPUT_NAME.into(),
+        };
+        let shape = FeatureMap {
+            channels: input.channels,
+            height: input.height,
+            width: input.width,
+        };
+        let image = Activation::new(image, Layout::ChannelsFirst, shape);
         let normalised = self.unit(&network.stem, &image)?;
         let mut activation = self.relu("relu", &normalised);
         if let Some(pool) = &network.max_pool {
-            activation = self.max_pool(pool, &activation);
+            // Pooling and ReLU may change places, and a quarter of the values are left for the ReLU.
+            let pooled = self.max_pool(pool, &normalised);
+            activation = self.relu("maxpool", &pooled);
         }
         for stage in &network.stages {
             for block in &stage.blocks {
@@ -34,26 +48,31 @@ impl Lowering<'_> {
     fn relu(&mut self, layer: &str, input: &Activation) -> Activation {
         let output = format!("{layer}/activation");
         let output = self.graph.node("Relu", &[&input.value], output, vec![]);
-        let output = Activation::new(output, input.layout);
+        let output = input.with_value(output);
         self.layer(layer, LayerValue::Map(output.clone()));
         output
     }
 
+    /// In the layout that the input has.
     fn max_pool(&mut self, pool: &MaxPool, input: &Activation) -> Activation {
-        let value = self
-            .transpositions
-            .value(&mut self.graph, input, Layout::ChannelsFirst);
-        let attributes = vec![
-            integers("kernel_shape", &[pool.kernel_size as i64; 2]),
-            integers("pads", &[pool.padding as i64; 4]),
-            integers("strides", &[pool.stride as i64; 2]),
-        ];
-        let output = self
-            .graph
-            .node("MaxPool", &[&value], "maxpool/activation", attributes);
-        let output = Activation::new(output, Layout::ChannelsFirst);
-        self.layer("maxpool", LayerValue::Map(output.clone()));
-        output
+        let output = match input.layout {
+            Layout::PositionMajor => unfolding::max_pool(&mut self.graph, pool, input),
+            Layout::ChannelsFirst => {
+                let attributes = vec![
+                    integers("kernel_shape", &[pool.kernel_size as i64; 2]),
+                    integers("pads", &[pool.padding as i64; 4]),
+                    integers("strides", &[pool.stride as i64; 2]),
+                ];
+                self.graph
+                    .node("MaxPool", &[&input.value], "maxpool/pooled", attributes)
+            }
+        };
+        let shape = FeatureMap {
+            channels: input.shape.channels,
+            height: pool.output.height,
+            width: pool.output.width,
+        };
+        Activation::new(output, input.layout, shape)
     }
 
     /// The residual is added in the layout of the second convolution.
@@ -70,33 +89,56 @@ impl Lowering<'_> {
             .value(&mut self.graph, &residual, second.layout);
         let sum = format!("{}/sum", block.name);
         let sum = self.graph.node("Add", &[&second.value, &residual], sum, vec![]);
-        Ok(self.relu(&block.name, &Activation::new(sum, second.layout)))
+        Ok(self.relu(&block.name, &second.with_value(sum)))
     }
 
+    /// In single precision.
     fn readout(&mut self, readout: &Readout, input: &Activation) -> Result<(), ExportError> {
-        let axes = input.layout.position_axes();
-        let attributes = vec![integers("axes", &axes), integer("keepdims", 0)];
-        let pooled = self
-            .graph
-            .node("ReduceMean", &[&input.value], "avgpool/activation", attributes);
+        let value = match self.compute_type() {
+            WeightType::Fp16 => self.graph.cast(&input.value, DataType::Float, "avgpool/input"),
+            WeightType::Fp32 | WeightType::Bf16 => input.value.clone(),
+        };
+        let attributes = vec![
+            integers("axes", &input.layout.position_axes()),
+            integer("keepdims", 0),
+        ];
+        let name = "avgpool/activation";
+        let pooled = match input.layout {
+            Layout::ChannelsFirst => self.graph.node("ReduceMean", &[&value], name, attributes),
+            Layout::PositionMajor => {
+                let by_channel = self
+                    .graph
+                    .node("ReduceMean", &[&value], "avgpool/by_channel", attributes);
+                let permutation = vec![integers("perm", &[1, 0])];
+                self.graph.node("Transpose", &[&by_channel], name, permutation)
+            }
+        };
         self.layer("avgpool", LayerValue::Pooled(pooled.clone()));
 
-        let weights = TensorData::Stored {
-            bytes: self.checkpoint.tensor("fc.weight")?.bytes,
-            scaling: None,
-        };
         let shape = vec![readout.classes, readout.features];
-        let weights = self.graph.initializer("fc/weights", shape, weights);
-        let bias = TensorData::Stored {
-            bytes: self.checkpoint.tensor("fc.bias")?.bytes,
-            scaling: None,
-        };
-        let bias = self.graph.initializer("fc/bias", vec![readout.classes], bias);
+        let weights = self.stored("fc/weights", shape, "fc.weight")?;
+        let bias = self.stored("fc/bias", vec![readout.classes], "fc.bias")?;
         let inputs = [pooled.as_str(), &weights, &bias];
         let logits = self
             .graph
             .node("Gemm", &inputs, "fc/activation", vec![integer("transB", 1)]);
         self.layer("fc", LayerValue::Logits(logits));
         Ok(())
+    }
+
+    /// A tensor of the checkpoint as a constant, as it is.
+    fn stored(&mut self, name: &str, shape: Vec<usize>, tensor: &str) -> Result<String, ExportError> {
+        let checkpoint = self.checkpoint;
+        let bytes = checkpoint.tensor(tensor)?.bytes;
+        let data = TensorData::Stored(StoredTensor {
+            checkpoint,
+            bytes,
+            channels: 1,
+            fan_in: shape.iter().skip(1).product(),
+            transposed: false,
+            factors: None,
+            element: WeightType::Fp32,
+        });
+        Ok(self.graph.initializer(name, shape, data))
     }
 }

@@ -1,13 +1,16 @@
 //! Lowers a convolution, or a locally connected layer, with the BatchNorm after it.
 
-use model::{Checkpoint, Convolution, ConvolutionUnit};
+use model::{Convolution, ConvolutionUnit, WeightType};
+use proto::onnx::tensor_proto::DataType;
 
+use super::Lowering;
 use super::batch_norm::{BatchNorm, single_precision};
-use super::graph::{GraphBuilder, integer, integers};
-use super::layout::{Activation, Layout, Transpositions};
-use super::{LayerValue, Lowering};
+use super::graph::integers;
+use super::layout::{Activation, FeatureMap, Layout};
+use super::unfolding::unfold;
+use super::values::LayerValue;
 use crate::error::ExportError;
-use crate::weights::{ChannelScaling, TensorData};
+use crate::weights::{StoredTensor, TensorData};
 
 impl Layout {
     /// What a convolution wants its input in, and gives its output in.
@@ -16,6 +19,17 @@ impl Layout {
             Self::PositionMajor
         } else {
             Self::ChannelsFirst
+        }
+    }
+}
+
+impl FeatureMap {
+    /// A convolution's output.
+    fn of(convolution: &Convolution) -> Self {
+        Self {
+            channels: convolution.out_channels,
+            height: convolution.output.height,
+            width: convolution.output.width,
         }
     }
 }
@@ -34,7 +48,7 @@ impl Lowering<'_> {
         } else {
             self.folded(unit, norm, input)?
         };
-        let output = Activation::new(output, layout);
+        let output = Activation::new(output, layout, FeatureMap::of(&unit.convolution));
         self.layer(&unit.norm_layer, LayerValue::Map(output.clone()));
         Ok(output)
     }
@@ -47,11 +61,14 @@ impl Lowering<'_> {
         input: &Activation,
     ) -> Result<String, ExportError> {
         let convolution = &unit.convolution;
-        let shift = TensorData::Floats(single_precision(&norm.shift));
-        let shift_name = format!("{}/shift", unit.norm_layer);
-        let shift = self
-            .graph
-            .initializer(shift_name, vec![convolution.out_channels], shift);
+        let layout = Layout::of(convolution);
+        let shape = if convolution.locally_connected {
+            layout.channel_shape(convolution.out_channels)
+        } else {
+            // A convolution's own bias.
+            vec![convolution.out_channels]
+        };
+        let shift = self.floats(format!("{}/shift", unit.norm_layer), shape, &norm.shift);
         let output = format!("{}/activation", unit.norm_layer);
         let weights = self.weights(convolution, Some(norm.scale))?;
         if convolution.locally_connected {
@@ -79,41 +96,59 @@ impl Lowering<'_> {
         } else {
             self.convolution(convolution, input, &[&weights], value)
         };
-        let preactivation = Activation::new(value.clone(), layout);
+        let preactivation = Activation::new(value.clone(), layout, FeatureMap::of(convolution));
         self.layer(&convolution.name, LayerValue::Map(preactivation));
 
         let name = |suffix: &str| format!("{}/{suffix}", unit.norm_layer);
         let shape = layout.channel_shape(convolution.out_channels);
-        let scale = TensorData::Floats(single_precision(&norm.scale));
-        let scale = self.graph.initializer(name("scale"), shape.clone(), scale);
-        let shift = TensorData::Floats(single_precision(&norm.shift));
-        let shift = self.graph.initializer(name("shift"), shape, shift);
+        let scale = self.floats(name("scale"), shape.clone(), &norm.scale);
+        let shift = self.floats(name("shift"), shape, &norm.shift);
         let scaled = self.graph.node("Mul", &[&value, &scale], name("scaled"), vec![]);
         Ok(self
             .graph
             .node("Add", &[&scaled, &shift], name("activation"), vec![]))
     }
 
-    /// The weights as a constant, each output channel times its factor.
+    /// A few numbers as a constant of the type that the graph computes in.
+    fn floats(&mut self, name: String, shape: Vec<usize>, values: &[f64]) -> String {
+        let values = single_precision(values);
+        let element = self.compute_type();
+        self.graph
+            .initializer(name, shape, TensorData::Floats { values, element })
+    }
+
+    /// The weights as a value, each output channel times its factor: `[Cout, Cin, k, k]` or `[H_out, W_out, Cout, K]`.
     fn weights(
         &mut self,
         convolution: &Convolution,
         factors: Option<Vec<f64>>,
     ) -> Result<String, ExportError> {
-        let checkpoint: &Checkpoint = self.checkpoint;
+        let checkpoint = self.checkpoint;
         let tensor = checkpoint.tensor(&convolution.weight_name())?;
-        // `[H_out, W_out, K, Cout]` or `[Cout, Cin, k, k]`.
-        let run = if convolution.locally_connected {
-            1
-        } else {
-            convolution.fan_in()
-        };
-        let data = TensorData::Stored {
+        let mut shape = convolution.weight_shape();
+        if convolution.locally_connected {
+            // The checkpoint has `[H_out, W_out, K, Cout]`. As the left factor of a product the weights are read row by
+            // row and once, and it is the narrow unfolded input that the runtime's kernels copy into their own order.
+            shape.swap(2, 3);
+        }
+        let data = TensorData::Stored(StoredTensor {
+            checkpoint,
             bytes: tensor.bytes,
-            scaling: factors.map(|factors| ChannelScaling { factors, run }),
-        };
+            channels: convolution.out_channels,
+            fan_in: convolution.fan_in(),
+            transposed: convolution.locally_connected,
+            factors,
+            element: self.weight_type,
+        });
         let name = format!("{}/weights", convolution.name);
-        Ok(self.graph.initializer(name, convolution.weight_shape(), data))
+        let weights = self.graph.initializer(&name, shape, data);
+        Ok(match self.weight_type {
+            WeightType::Fp32 | WeightType::Fp16 => weights,
+            WeightType::Bf16 => {
+                self.graph
+                    .cast(&weights, DataType::Float, format!("{}/widened", convolution.name))
+            }
+        })
     }
 
     /// An ordinary convolution on `[N, C, H, W]`; `constants` are the weights and, where there is one, the bias.
@@ -139,7 +174,8 @@ impl Lowering<'_> {
         self.graph.node("Conv", &inputs, output, attributes)
     }
 
-    /// A locally connected layer on `[H, W, N, C]`: unfolded inputs `[H_out, W_out, N, K]` times the weights.
+    /// A locally connected layer on `[H, W, C, N]`: the weights `[H_out, W_out, Cout, K]` times the unfolded input
+    /// `[H_out, W_out, K, N]`.
     fn locally_connected(
         &mut self,
         convolution: &Convolution,
@@ -147,82 +183,10 @@ impl Lowering<'_> {
         weights: &str,
         output: String,
     ) -> String {
-        let unfolded = unfold(&mut self.graph, &mut self.transpositions, convolution, input);
-        self.graph.node("MatMul", &[&unfolded, weights], output, vec![])
-    }
-}
-
-/// Every neuron's inputs, `[H_out, W_out, N, K]`: k² strided slices of the padded input, side by side, in the order
-/// (row, column, input channel) of the weights.
-fn unfold(
-    graph: &mut GraphBuilder<'_>,
-    transpositions: &mut Transpositions,
-    convolution: &Convolution,
-    input: &Activation,
-) -> String {
-    let name = &convolution.name;
-    let (kernel, stride) = (convolution.kernel_size as i64, convolution.stride as i64);
-    let padding = convolution.padding as i64;
-    let mut value = transpositions.value(graph, input, Layout::PositionMajor);
-    if padding > 0 {
-        let pads = graph.integers(&[padding, padding, 0, 0, padding, padding, 0, 0]);
-        value = graph.node("Pad", &[&value, &pads], format!("{name}/padded"), vec![]);
-    }
-    if kernel == 1 && stride == 1 {
-        return value;
-    }
-    let axes = graph.integers(&Layout::PositionMajor.position_axes());
-    let steps = graph.integers(&[stride; 2]);
-    // One past the last row or column that a window's element meets.
-    let end = |offset: i64, outputs: usize| offset + (outputs as i64 - 1) * stride + 1;
-    let mut slices = Vec::with_capacity(convolution.kernel_size * convolution.kernel_size);
-    for row in 0..kernel {
-        for column in 0..kernel {
-            let starts = graph.integers(&[row, column]);
-            let ends = [
-                end(row, convolution.output.height),
-                end(column, convolution.output.width),
-            ];
-            let ends = graph.integers(&ends);
-            let inputs = [value.as_str(), &starts, &ends, &axes, &steps];
-            slices.push(graph.node("Slice", &inputs, format!("{name}/slice_{row}_{column}"), vec![]));
-        }
-    }
-    match slices.as_slice() {
-        [only] => only.clone(),
-        _ => {
-            let slices: Vec<_> = slices.iter().map(String::as_str).collect();
-            let attributes = vec![integer("axis", 3)];
-            graph.node("Concat", &slices, format!("{name}/unfolded"), attributes)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use model::network::Resolution;
-
-    use super::*;
-
-    fn operators(kernel_size: usize, stride: usize) -> Vec<String> {
-        let resolution = Resolution { height: 5, width: 7 };
-        let convolution = Convolution::new("conv", true, (2, 3), (kernel_size, stride), resolution).unwrap();
-        let (mut graph, mut transpositions) = (GraphBuilder::default(), Transpositions::default());
-        let input = Activation::new("x/activation", Layout::PositionMajor);
-        let unfolded = unfold(&mut graph, &mut transpositions, &convolution, &input);
-        graph.output(&unfolded, &[]);
-        let nodes = graph.finish().nodes;
-        nodes.into_iter().map(|node| node.op_type).collect()
-    }
-
-    #[test]
-    fn unfolding_does_no_more_than_the_geometry_needs() {
-        assert_eq!(operators(1, 1), Vec::<String>::new());
-        assert_eq!(operators(1, 2), ["Slice"]);
-        assert_eq!(operators(2, 1), ["Slice", "Slice", "Slice", "Slice", "Concat"]);
-        let mut three = vec!["Pad"];
-        three.extend(["Slice"; 9]);
-        three.push("Concat");
-        assert_eq!(operators(3, 2), three);
+        let value = self
+            .transpositions
+            .value(&mut self.graph, input, Layout::PositionMajor);
+        let unfolded = unfold(&mut self.graph, convolution, &value);
+        self.graph.node("MatMul", &[weights, &unfolded], output, vec![])
     }
 }

@@ -4,13 +4,15 @@
 mod comparison;
 mod inference;
 mod report;
+mod segments;
+mod widening;
 
 use std::path::{Path, PathBuf};
 
 use model::checkpoint::{TensorView, f32_values};
-use model::{Layer, Recording};
+use model::{Layer, Recording, WeightType};
 
-use crate::bundle::Bundle;
+use crate::bundle::{self, Bundle, data_digest};
 use crate::error::VerifyError;
 
 pub use report::{LayerReport, Report};
@@ -23,16 +25,48 @@ pub struct VerifyRequest {
     /// The recording's file.
     pub recording: PathBuf,
     /// The largest relative error that passes: the largest absolute error of a layer over the largest magnitude in its
-    /// recorded activations.
-    pub tolerance: f64,
+    /// recorded activations. `None`: that of the bundle's weights, [`default_tolerance`].
+    pub tolerance: Option<f64>,
 }
 
-/// Runs a bundle and compares every layer that both it and the recording have.
+/// How far a verification is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerifyProgress {
+    /// Parts of the graph that have been computed.
+    Computing {
+        /// So far.
+        segments: usize,
+        /// Of so many.
+        total: usize,
+    },
+    /// Bytes of the data file that have been compared with the digest.
+    Checking {
+        /// So far.
+        bytes: u64,
+        /// Of so many.
+        total: u64,
+    },
+}
+
+/// The tolerance for weights of a type. Rounding a weight changes it by at most 2^-24 (fp32), 2^-11 (fp16) or 2^-8 (bf16)
+/// of itself, and the errors of many weights and layers add up.
+pub fn default_tolerance(weights: WeightType) -> f64 {
+    match weights {
+        WeightType::Fp32 => 1e-4,
+        WeightType::Fp16 => 1e-2,
+        WeightType::Bf16 => 5e-2,
+    }
+}
+
+/// Runs a bundle and compares every layer that both it and the recording have, and the data file with its digest.
 ///
 /// # Errors
 /// [`VerifyError`] where there is nothing to compare: a file that can't be used, a recording of another checkpoint,
 /// shapes that differ. Activations that differ are no error but a report that hasn't passed.
-pub fn verify(request: &VerifyRequest) -> Result<Report, VerifyError> {
+pub fn verify(
+    request: &VerifyRequest,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<Report, VerifyError> {
     let bundle = Bundle::open(&request.bundle)?;
     let recording = Recording::open(&request.recording)?;
     let manifest = bundle.manifest();
@@ -44,7 +78,6 @@ pub fn verify(request: &VerifyRequest) -> Result<Report, VerifyError> {
     }
     let input = recording.input()?;
     check_input(&bundle, input.shape)?;
-    let images = input.shape[0];
 
     let recorded = recording.layers();
     let (shared, not_recorded): (Vec<_>, Vec<_>) = manifest
@@ -60,24 +93,79 @@ pub fn verify(request: &VerifyRequest) -> Result<Report, VerifyError> {
         .filter_map(|layer| Some((layer, *recorded.get(layer.name.as_str())?)))
         .collect();
     for (layer, view) in &shared {
-        let mut exported = vec![images];
+        let mut exported = vec![input.shape[0]];
         exported.extend(&layer.shape);
         same_shape(layer, view.shape, &exported)?;
     }
 
+    let tolerance = request
+        .tolerance
+        .unwrap_or_else(|| default_tolerance(manifest.weights));
+    let layers = compare(&bundle, &shared, input, tolerance, progress)?;
+    let data_digest = data_digest(bundle.folder(), &mut |bytes, total| {
+        progress(VerifyProgress::Checking { bytes, total });
+    })?;
+    let not_recorded = not_recorded.into_iter().map(|layer| layer.name.clone()).collect();
+    Ok(Report::new(report::Findings {
+        request,
+        manifest,
+        tolerance,
+        layers,
+        not_recorded,
+        image_digests: image_digests(input),
+        data_digest,
+    }))
+}
+
+/// Writes a report that has passed into its bundle's metadata.
+///
+/// # Errors
+/// [`VerifyError::Attach`]; the bundle is then as it was.
+pub fn attach(report: &Report, bundle: &Path) -> Result<(), VerifyError> {
+    let open = Bundle::open(bundle)?;
+    bundle::attach(&open, &report.verification()).map_err(|source| VerifyError::Attach {
+        path: bundle.into(),
+        source,
+    })
+}
+
+fn compare(
+    bundle: &Bundle,
+    shared: &[(&Layer, TensorView<'_>)],
+    input: TensorView<'_>,
+    tolerance: f64,
+    progress: &mut dyn FnMut(VerifyProgress),
+) -> Result<Vec<LayerReport>, VerifyError> {
+    let images = input.shape[0];
     tracing::info!(images, layers = shared.len(), "computing activations with tract");
     let names: Vec<_> = shared.iter().map(|(layer, _)| layer.name.as_str()).collect();
     let values: Vec<_> = f32_values(input.bytes).collect();
-    let computed = inference::run(&bundle, &names, input.shape, &values)?;
-
     let mut layers = Vec::with_capacity(shared.len());
-    for ((layer, view), activations) in shared.iter().zip(&computed) {
-        same_shape(layer, view.shape, &activations.shape)?;
-        let error = comparison::compare(f32_values(view.bytes), &activations.values);
-        layers.push(LayerReport::new(layer, view.shape, error, request.tolerance));
-    }
-    let not_recorded = not_recorded.into_iter().map(|layer| layer.name.clone()).collect();
-    Ok(Report::new(request, manifest, images, layers, not_recorded))
+    inference::run(
+        bundle,
+        &names,
+        (input.shape, &values),
+        &mut |segments, total| progress(VerifyProgress::Computing { segments, total }),
+        &mut |activations| {
+            // They come in the order of `shared`, each once.
+            let (layer, view) = &shared[layers.len()];
+            same_shape(layer, view.shape, &activations.shape)?;
+            let error = comparison::compare(f32_values(view.bytes), &activations.values);
+            layers.push(LayerReport::new(layer, view.shape, error, tolerance));
+            Ok(())
+        },
+    )?;
+    Ok(layers)
+}
+
+/// BLAKE3 of every image.
+fn image_digests(input: TensorView<'_>) -> Vec<String> {
+    let bytes = input.shape[1..].iter().product::<usize>() * size_of::<f32>();
+    input
+        .bytes
+        .chunks(bytes)
+        .map(|image| blake3::hash(image).to_hex().to_string())
+        .collect()
 }
 
 /// Writes a report as JSON, so that a crash leaves either the old file or the new one.

@@ -1,16 +1,19 @@
 //! What a comparison has found: a table for people, JSON for programs.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use model::checkpoint::PendingFile;
-use model::{Layer, Manifest};
+use model::verification::VerifiedLayer;
+use model::{Layer, Manifest, Verification, WeightType};
 use serde::{Serialize, Serializer};
 
 use super::VerifyRequest;
 use super::comparison::TensorError;
+
+/// What computes the bundle's graph; the version is that of the workspace's dependency.
+const RUNTIME: &str = "tract 0.23";
 
 /// A bundle compared with a recording. As JSON, errors that aren't finite are the strings `NaN` and `inf`.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +28,7 @@ pub struct Report {
     pub images: usize,
     /// The largest relative error that passes.
     pub tolerance: f64,
-    /// Whether every layer passes.
+    /// Whether every layer passes and the data file is unchanged.
     pub passed: bool,
     /// The layer with the largest relative error.
     pub worst_layer: String,
@@ -33,6 +36,27 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// Layers of the bundle that the recording lacks.
     pub not_recorded: Vec<String>,
+    /// How the bundle stores its weights.
+    pub weights: WeightType,
+    /// What computed the bundle's graph.
+    pub runtime: String,
+    /// BLAKE3 of every image, `[C, H, W]` little-endian float32.
+    pub image_digests: Vec<String>,
+    /// BLAKE3 of the bundle's data file.
+    pub data_digest: String,
+    /// Whether it is the one that the file had when it was exported.
+    pub data_unchanged: bool,
+}
+
+/// What a comparison has found.
+pub(super) struct Findings<'a> {
+    pub(super) request: &'a VerifyRequest,
+    pub(super) manifest: &'a Manifest,
+    pub(super) tolerance: f64,
+    pub(super) layers: Vec<LayerReport>,
+    pub(super) not_recorded: Vec<String>,
+    pub(super) image_digests: Vec<String>,
+    pub(super) data_digest: String,
 }
 
 /// One layer compared.
@@ -65,26 +89,47 @@ impl LayerReport {
 }
 
 impl Report {
-    pub(super) fn new(
-        request: &VerifyRequest,
-        manifest: &Manifest,
-        images: usize,
-        layers: Vec<LayerReport>,
-        not_recorded: Vec<String>,
-    ) -> Self {
+    pub(super) fn new(findings: Findings<'_>) -> Self {
+        let Findings {
+            request, manifest, ..
+        } = findings;
+        let expected = &manifest.data_digest;
+        let data_unchanged = expected.is_empty() || *expected == findings.data_digest;
         let mut report = Self {
             bundle: request.bundle.display().to_string(),
             recording: request.recording.display().to_string(),
             checkpoint_digest: manifest.checkpoint_digest.clone(),
-            images,
-            tolerance: request.tolerance,
-            passed: layers.iter().all(|layer| layer.passed),
+            images: findings.image_digests.len(),
+            tolerance: findings.tolerance,
+            passed: data_unchanged && findings.layers.iter().all(|layer| layer.passed),
             worst_layer: String::new(),
-            layers,
-            not_recorded,
+            layers: findings.layers,
+            not_recorded: findings.not_recorded,
+            weights: manifest.weights,
+            runtime: RUNTIME.into(),
+            image_digests: findings.image_digests,
+            data_digest: findings.data_digest,
+            data_unchanged,
         };
         report.worst_layer = report.worst().map(|layer| layer.name.clone()).unwrap_or_default();
         report
+    }
+
+    /// What the bundle is to say of itself.
+    pub(super) fn verification(&self) -> Verification {
+        let layers = self.layers.iter().map(|layer| VerifiedLayer {
+            name: layer.name.clone(),
+            relative_error: layer.relative_error,
+        });
+        Verification {
+            runtime: self.runtime.clone(),
+            tolerance: self.tolerance,
+            worst_layer: self.worst_layer.clone(),
+            worst_error: self.worst().map_or(0.0, |layer| layer.relative_error),
+            layers: layers.collect(),
+            image_digests: self.image_digests.clone(),
+            data_digest: self.data_digest.clone(),
+        }
     }
 
     /// The layer with the largest relative error, NaN being the largest.
@@ -104,17 +149,7 @@ impl Report {
     pub(super) fn write(&self, path: &Path) -> io::Result<()> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
-        let pending = PendingFile::for_path(path);
-        let written = File::create(pending.temporary()).and_then(|mut file| {
-            file.write_all(&json)?;
-            file.sync_all()
-        });
-        if let Err(error) = written {
-            // The error says more than a failed clean-up would.
-            let _ = fs::remove_file(pending.temporary());
-            return Err(error);
-        }
-        pending.publish().map_err(io::Error::other)
+        PendingFile::replace(path, &json)
     }
 }
 
@@ -147,6 +182,9 @@ impl fmt::Display for Report {
         if !self.not_recorded.is_empty() {
             let names = self.not_recorded.join(", ");
             writeln!(formatter, "not in the recording, so not compared: {names}")?;
+        }
+        if !self.data_unchanged {
+            writeln!(formatter, "model.onnx.data has changed since it was exported")?;
         }
         let (compared, images) = (self.layers.len(), self.images);
         let passed = compared - self.failed();
@@ -208,6 +246,11 @@ mod tests {
             worst_layer: String::new(),
             layers,
             not_recorded: vec!["conv1".into()],
+            weights: WeightType::Fp32,
+            runtime: RUNTIME.into(),
+            image_digests: vec!["00".into(); 2],
+            data_digest: "00".into(),
+            data_unchanged: true,
         }
     }
 

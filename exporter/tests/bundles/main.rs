@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod command_line;
+mod inspect;
 mod numbers;
+mod reduced;
 mod refusals;
 mod structure;
 mod support;

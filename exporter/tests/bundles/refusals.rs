@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use exporter::bundle::{Bundle, PendingBundle};
-use exporter::export::{ExportProgress, export};
+use exporter::export::export;
 use exporter::selection::LayerSelection;
 use exporter::{ExportError, VerifyError};
 use model::Recording;
@@ -103,15 +103,33 @@ fn one_changed_byte_of_the_weights_is_seen() {
     assert!(verify_within(1e-4, &bundle, &recording).unwrap().passed);
     let data = bundle.join("model.onnx.data");
     let mut bytes = fs::read(&data).unwrap();
-    // The exponent of a weight of the first locally connected layer: that from the middle of the first neuron's window
-    // (those before it meet the padding), one of 3x3 positions with 4 times 4 channels.
-    let middle = 4 * 4 * 4;
+    // The exponent of a weight of the first locally connected layer: the first neuron's for the middle of its window
+    // (what lies before it meets the padding), 3x3 positions with 4 channels each.
+    let middle = 4 * 4;
     bytes[middle * 4 + 3] = 0x47;
     fs::write(&data, &bytes).unwrap();
     let report = verify_within(1e-4, &bundle, &recording).unwrap();
     assert!(!report.passed);
     assert!(report.layers.iter().take(2).all(|layer| layer.passed), "{report}");
     assert!(!report.layers[2].passed, "{report}");
+}
+
+#[test]
+fn a_changed_byte_that_changes_no_activation_is_seen() {
+    let (fixture, bundle) = exported();
+    let recording = fixture.record(|_| ());
+    let data = bundle.join("model.onnx.data");
+    let mut bytes = fs::read(&data).unwrap();
+    // The first neuron's weight for the corner of its window, where the padding is.
+    bytes[0] ^= 1;
+    fs::write(&data, &bytes).unwrap();
+    let report = verify_within(1e-4, &bundle, &recording).unwrap();
+    assert!(report.layers.iter().all(|layer| layer.passed), "{report}");
+    assert!(!report.passed && !report.data_unchanged);
+    assert!(
+        report.to_string().contains("model.onnx.data has changed"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -232,16 +250,11 @@ fn a_damaged_checkpoint_leaves_no_trace() {
 fn an_interrupted_export_leaves_no_trace() {
     let fixture = small();
     let mut written = 0;
-    let error = export(
-        &fixture.request(LayerSelection::default()),
-        &mut |progress| match progress {
-            ExportProgress::Checking => ControlFlow::Continue(()),
-            ExportProgress::Writing { .. } => {
-                written += 1;
-                ControlFlow::Break(())
-            }
-        },
-    );
+    let error = export(&fixture.request(LayerSelection::default()), &mut |progress| {
+        assert!(progress.written <= progress.total);
+        written += 1;
+        ControlFlow::Break(())
+    });
     assert!(matches!(error, Err(ExportError::Interrupted)));
     assert_eq!(written, 1);
     assert_eq!(entries(fixture.folder()), ["net.safetensors"]);

@@ -17,6 +17,7 @@ use model::checkpoint::{self, Dtype, TensorView};
 use model::network::TensorRole;
 use model::{
     Architecture, Checkpoint, CheckpointHeader, Connectivity, InputShape, Network, Preprocessing, Recording,
+    WeightType,
 };
 use prost::Message as _;
 use proto::onnx::ModelProto;
@@ -41,22 +42,33 @@ pub type Tensors = BTreeMap<String, Vec<f32>>;
 
 /// A network with random weights and BatchNorm statistics.
 pub fn fixture(architecture: &Architecture, seed: u64) -> Fixture {
+    fixture_with(architecture, seed, |_| ())
+}
+
+/// As [`fixture`], some float32 tensors changed by the caller.
+pub fn fixture_with(architecture: &Architecture, seed: u64, change: impl FnOnce(&mut Tensors)) -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let network = architecture.network().unwrap();
     let mut random = Random::new(seed);
-    let mut tensors = Tensors::new();
-    let mut stored = Vec::new();
-    for spec in network.tensors() {
-        let bytes = if spec.role == TensorRole::BatchCount {
-            (Dtype::I64, 5_i64.to_le_bytes().to_vec())
-        } else {
-            let values = random.tensor(&spec);
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            tensors.insert(spec.name.clone(), values);
-            (Dtype::F32, bytes)
-        };
-        stored.push((spec, bytes));
-    }
+    let specs = network.tensors();
+    let floats = specs.iter().filter(|spec| spec.role != TensorRole::BatchCount);
+    let mut tensors: Tensors = floats
+        .map(|spec| (spec.name.clone(), random.tensor(spec)))
+        .collect();
+    change(&mut tensors);
+    let stored: Vec<_> = specs
+        .into_iter()
+        .map(|spec| {
+            let bytes = match tensors.get(&spec.name) {
+                Some(values) => (
+                    Dtype::F32,
+                    values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                ),
+                None => (Dtype::I64, 5_i64.to_le_bytes().to_vec()),
+            };
+            (spec, bytes)
+        })
+        .collect();
     let views: Vec<_> = stored
         .iter()
         .map(|(spec, (dtype, bytes))| {
@@ -125,6 +137,8 @@ impl Fixture {
             model: "net".parse().unwrap(),
             version: None,
             selection,
+            weights: WeightType::Fp32,
+            class_names: None,
         }
     }
 
@@ -181,11 +195,12 @@ impl Fixture {
 }
 
 pub fn verify_within(tolerance: f64, bundle: &Path, recording: &Path) -> Result<Report, VerifyError> {
-    verify(&VerifyRequest {
+    let request = VerifyRequest {
         bundle: bundle.into(),
         recording: recording.into(),
-        tolerance,
-    })
+        tolerance: Some(tolerance),
+    };
+    verify(&request, &mut |_| ())
 }
 
 pub fn read_model(bundle: &Path) -> ModelProto {
