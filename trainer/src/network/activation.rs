@@ -1,10 +1,12 @@
 //! Activations in one of two layouts, and the few operations that don't care which.
 //!
-//! Locally connected layers want `[H, W, N, C]`: unfolding is then copies of whole rows and the layer one batched
-//! matrix product. Convolutions and max pooling want `[N, C, H, W]`. A tensor changes its layout only where it must.
+//! Locally connected layers want `[H, W, N, C]`: what a neuron sees at one offset of its window is then a matrix that lies
+//! in one piece. Convolutions want `[N, C, H, W]`. A tensor changes its layout only where it must.
 
 use model::network::MaxPool;
 use tch::{TchError, Tensor};
+
+use crate::engine::backward;
 
 /// The order of an activation's dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,27 @@ impl Activation {
         }
     }
 
+    /// The same values as the start of a computation that is to be differentiated.
+    pub(super) fn leaf(&self) -> Result<Self, TchError> {
+        Ok(Self {
+            tensor: self.tensor.detach().f_set_requires_grad(true)?,
+            layout: self.layout,
+        })
+    }
+
+    /// The gradient of a leaf after the backward pass, in the same layout.
+    pub(super) fn gradient(&self) -> Result<Self, TchError> {
+        Ok(Self {
+            tensor: self.tensor.f_grad()?,
+            layout: self.layout,
+        })
+    }
+
+    /// Differentiates what this was computed from; `gradient` is its own, in the same layout.
+    pub(super) fn backward(&self, gradient: &Self) -> Result<(), TchError> {
+        backward(&self.tensor, &gradient.tensor)
+    }
+
     pub(super) fn relu(&self) -> Result<Self, TchError> {
         Ok(Self {
             tensor: self.tensor.f_relu()?,
@@ -105,16 +128,26 @@ impl Activation {
     }
 
     pub(super) fn max_pool(&self, pool: &MaxPool) -> Result<Self, TchError> {
-        let (kernel, stride) = (pool.kernel_size as i64, pool.stride as i64);
-        let padding = pool.padding as i64;
-        let input = self.channels_first()?.f_contiguous()?;
-        Ok(Self::nchw(input.f_max_pool2d(
-            [kernel, kernel],
-            [stride, stride],
-            [padding, padding],
-            [1, 1],
-            false,
-        )?))
+        let pooled = |image: &Tensor| {
+            let [kernel, stride, padding] =
+                [pool.kernel_size, pool.stride, pool.padding].map(|length| [length as i64; 2]);
+            image.f_max_pool2d(kernel, stride, padding, [1, 1], false)
+        };
+        match self.layout {
+            Layout::ChannelsFirst => Ok(Self::nchw(pooled(&self.tensor.f_contiguous()?)?)),
+            Layout::PositionMajor => {
+                // Shown to libtorch as one image of N·C channels in its channels-last form, which it pools where it lies.
+                let size = self.tensor.size();
+                let image = self
+                    .tensor
+                    .f_contiguous()?
+                    .f_view([1, size[0], size[1], size[2] * size[3]])?
+                    .f_permute([0, 3, 1, 2])?;
+                let (height, width) = (pool.output.height as i64, pool.output.width as i64);
+                let result = pooled(&image)?.f_permute([0, 2, 3, 1])?;
+                Ok(Self::hwnc(result.f_reshape([height, width, size[2], size[3]])?))
+            }
+        }
     }
 
     /// The mean over all positions, `[N, C]`.

@@ -4,6 +4,7 @@ use model::Convolution;
 use tch::{TchError, Tensor};
 
 use super::activation::Activation;
+use crate::engine::{self, Execution, Window};
 
 /// A locally connected layer: `y[h,w,n,o] = Σ_k unfolded(x)[h,w,n,k] · weights[h,w,k,o]`.
 ///
@@ -18,19 +19,26 @@ pub fn locally_connected(
     bias: Option<&Tensor>,
     geometry: &Convolution,
 ) -> Result<Activation, TchError> {
-    let (height, width) = (geometry.output.height as i64, geometry.output.width as i64);
-    let (fan_in, channels) = (geometry.fan_in() as i64, geometry.out_channels as i64);
-    let positions = height * width;
-    let images = input.size()[2];
-    let patches = unfold(input, geometry)?.f_reshape([positions, images, fan_in])?;
-    let weights = weights.f_view([positions, fan_in, channels])?;
-    let output = patches
-        .f_bmm(&weights)?
-        .f_view([height, width, images, channels])?;
-    Ok(Activation::hwnc(match bias {
-        Some(bias) => output.f_add(bias)?,
-        None => output,
-    }))
+    locally_connected_with(input, weights, bias, geometry, Execution::default())
+}
+
+/// As [`locally_connected`], with a say in how it is computed.
+///
+/// # Errors
+/// As [`locally_connected`].
+pub fn locally_connected_with(
+    input: &Tensor,
+    weights: &Tensor,
+    bias: Option<&Tensor>,
+    geometry: &Convolution,
+    execution: Execution<'_>,
+) -> Result<Activation, TchError> {
+    let window = Window {
+        kernel_size: geometry.kernel_size,
+        stride: geometry.stride,
+        padding: geometry.padding,
+    };
+    engine::locally_connected(input, weights, bias, window, execution).map(Activation::hwnc)
 }
 
 /// An ordinary convolution: `input` is `[N, Cin, H, W]`, `weights` `[Cout, Cin, k, k]`.
@@ -48,29 +56,4 @@ pub fn convolution(input: &Tensor, weights: &Tensor, geometry: &Convolution) -> 
         1,
     )?;
     Ok(Activation::nchw(output))
-}
-
-/// Every neuron's inputs, `[H_out, W_out, N, K]`: k² strided slices of the padded input, side by side.
-fn unfold(input: &Tensor, geometry: &Convolution) -> Result<Tensor, TchError> {
-    let (kernel, stride) = (geometry.kernel_size as i64, geometry.stride as i64);
-    let padding = geometry.padding as i64;
-    let padded = if padding == 0 {
-        input.shallow_clone()
-    } else {
-        input.f_constant_pad_nd([0, 0, 0, 0, padding, padding, padding, padding])?
-    };
-    let window = |offset: i64, outputs: usize| (offset, offset + (outputs as i64 - 1) * stride + 1);
-    let mut slices = Vec::with_capacity(geometry.kernel_size * geometry.kernel_size);
-    for row in 0..kernel {
-        let (top, bottom) = window(row, geometry.output.height);
-        let rows = padded.f_slice(0, top, bottom, stride)?;
-        for column in 0..kernel {
-            let (left, right) = window(column, geometry.output.width);
-            slices.push(rows.f_slice(1, left, right, stride)?);
-        }
-    }
-    match slices.as_slice() {
-        [only] => Ok(only.shallow_clone()),
-        _ => Tensor::f_cat(&slices, -1),
-    }
 }

@@ -3,22 +3,26 @@
 mod activation;
 mod convolution;
 mod initialisation;
+mod layer;
+mod pass;
 mod store;
+mod training_pass;
 
 pub use activation::{Activation, Layout};
-pub use convolution::{convolution, locally_connected};
+pub use convolution::{convolution, locally_connected, locally_connected_with};
 pub use initialisation::Initialisation;
+pub use pass::LayerGradients;
 pub use store::{StoredTensor, TensorStore};
+pub use training_pass::TrainingPass;
 
-use model::network::{Block, ConvolutionUnit};
+use std::borrow::Cow;
+
 use model::{Checkpoint, CheckpointError, Network};
 use tch::{Device, Kind, TchError, Tensor};
 use thiserror::Error;
 
-/// PyTorch's default for BatchNorm: weight of the newest batch in the running statistics.
-const MOMENTUM: f64 = 0.1;
-/// PyTorch's default for BatchNorm: added to the variance.
-const EPSILON: f64 = 1e-5;
+use crate::precision::Precision;
+use pass::Pass;
 
 /// Why a network can't be built or computed.
 #[derive(Debug, Error)]
@@ -29,6 +33,14 @@ pub enum NetworkError {
     /// A tensor is not in the checkpoint, or not as it should be.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// No layer of that name.
+    #[error("the network has no layer `{name}`; its layers are {}", layers.join(", "))]
+    NoLayer {
+        /// The name that was asked for.
+        name: String,
+        /// Those that there are.
+        layers: Vec<String>,
+    },
     /// A batch of images of another shape than the network's input.
     #[error("the images have shape {found:?}, the network takes {expected:?}")]
     Input {
@@ -53,6 +65,7 @@ pub enum Mode {
 pub struct TorchNetwork {
     network: Network,
     store: TensorStore,
+    training_precision: Precision,
 }
 
 /// Sees every layer's activations as they are computed.
@@ -88,7 +101,7 @@ impl TorchNetwork {
         device: Device,
     ) -> Result<Self, NetworkError> {
         let store = initialisation.draw(&network, device)?;
-        Ok(Self { network, store })
+        Ok(Self::new(network, store))
     }
 
     /// The network of a checkpoint.
@@ -96,9 +109,47 @@ impl TorchNetwork {
     /// # Errors
     /// [`NetworkError`] where a tensor can't be read or memory doesn't suffice.
     pub fn load(checkpoint: &Checkpoint, device: Device) -> Result<Self, NetworkError> {
-        let network = checkpoint.network().clone();
-        let store = TensorStore::load(&network, checkpoint, device)?;
-        Ok(Self { network, store })
+        Self::from_tensors(checkpoint.network().clone(), device, |name| {
+            Ok(Cow::Borrowed(checkpoint.tensor(name)?.bytes))
+        })
+    }
+
+    /// A network of tensors whose elements `bytes` gives by name: little-endian, row-major, of the type and shape that the
+    /// network says.
+    ///
+    /// # Errors
+    /// [`NetworkError`] where a tensor can't be had or memory doesn't suffice.
+    pub fn from_tensors<'a>(
+        network: Network,
+        device: Device,
+        bytes: impl Fn(&str) -> Result<Cow<'a, [u8]>, CheckpointError>,
+    ) -> Result<Self, NetworkError> {
+        let store = TensorStore::load(&network, device, bytes)?;
+        Ok(Self::new(network, store))
+    }
+
+    fn new(network: Network, store: TensorStore) -> Self {
+        Self {
+            network,
+            store,
+            training_precision: Precision::Fp32,
+        }
+    }
+
+    /// The same network, whose products have this precision in [`Mode::Training`]. Evaluation is float32 always.
+    #[must_use]
+    pub fn with_training_precision(self, training_precision: Precision) -> Self {
+        Self {
+            training_precision,
+            ..self
+        }
+    }
+
+    fn precision(&self, mode: Mode) -> Precision {
+        match mode {
+            Mode::Training => self.training_precision,
+            Mode::Evaluation => Precision::Fp32,
+        }
     }
 
     /// What is computed, layer by layer.
@@ -122,89 +173,35 @@ impl TorchNetwork {
         observer: &mut dyn Observer,
     ) -> Result<Tensor, NetworkError> {
         self.check_input(images)?;
-        Ok(self.compute(images, mode, observer)?)
-    }
-
-    fn compute(&self, images: &Tensor, mode: Mode, observer: &mut dyn Observer) -> Result<Tensor, TchError> {
-        let input = Activation::nchw(images.shallow_clone());
-        let mut current = self.unit(&input, &self.network.stem, mode, observer)?.relu()?;
-        observer.observe("relu", &current)?;
-        if let Some(pool) = &self.network.max_pool {
-            current = current.max_pool(pool)?;
-            observer.observe("maxpool", &current)?;
-        }
-        for stage in &self.network.stages {
-            for block in &stage.blocks {
-                current = self.block(&current, block, mode, observer)?;
-                observer.observe(&block.name, &current)?;
-            }
-            observer.observe(&stage.name, &current)?;
-        }
-        let features = current.spatial_mean()?;
-        let (images, channels) = features.size2()?;
-        observer.observe(
-            "avgpool",
-            &Activation::nchw(features.f_view([images, channels, 1, 1])?),
-        )?;
-        let logits = features.f_linear(self.store.get("fc.weight"), Some(self.store.get("fc.bias")))?;
-        observer.observe("fc", &Activation::nchw(logits.shallow_clone()))?;
-        Ok(logits)
-    }
-
-    fn block(
-        &self,
-        input: &Activation,
-        block: &Block,
-        mode: Mode,
-        observer: &mut dyn Observer,
-    ) -> Result<Activation, TchError> {
-        let inner = self.unit(input, &block.first, mode, observer)?.relu()?;
-        observer.observe(&format!("{}.relu1", block.name), &inner)?;
-        let outer = self.unit(&inner, &block.second, mode, observer)?;
-        let sum = match &block.downsample {
-            Some(downsample) => outer.add(&self.unit(input, downsample, mode, observer)?)?,
-            None => outer.add(input)?,
+        let pass = Pass {
+            network: self,
+            mode,
+            gradients: &self.store,
+            statistics: true,
         };
-        sum.relu()
+        Ok(pass.run(images, observer)?)
     }
 
-    fn unit(
-        &self,
-        input: &Activation,
-        unit: &ConvolutionUnit,
-        mode: Mode,
-        observer: &mut dyn Observer,
-    ) -> Result<Activation, TchError> {
-        let geometry = &unit.convolution;
-        let weights = self.store.get(&geometry.weight_name());
-        let output = if geometry.locally_connected {
-            locally_connected(&input.position_major()?, weights, None, geometry)?
-        } else {
-            convolution(&input.channels_first()?, weights, geometry)?
+    /// A forward pass in training that can be differentiated, as [`TorchNetwork::forward`] with [`Mode::Training`].
+    /// `gradients` says what becomes of those of locally connected layers. With `recompute`, only the inputs of the
+    /// network's blocks are kept; what lies between them is computed again in the backward pass, block by block.
+    ///
+    /// # Errors
+    /// As [`TorchNetwork::forward`].
+    pub fn training_pass<'a>(
+        &'a self,
+        images: &Tensor,
+        gradients: &'a dyn LayerGradients,
+        recompute: bool,
+    ) -> Result<TrainingPass<'a>, NetworkError> {
+        self.check_input(images)?;
+        let pass = Pass {
+            network: self,
+            mode: Mode::Training,
+            gradients,
+            statistics: true,
         };
-        observer.observe(&geometry.name, &output)?;
-        let normalised = self.batch_norm(&output, &unit.norm, mode)?;
-        observer.observe(&unit.norm_layer, &normalised)?;
-        Ok(normalised)
-    }
-
-    fn batch_norm(&self, input: &Activation, norm: &str, mode: Mode) -> Result<Activation, TchError> {
-        let tensor = |suffix: &str| self.store.get(&format!("{norm}.{suffix}"));
-        if mode == Mode::Training {
-            let _ = tensor("num_batches_tracked").shallow_clone().f_add_scalar_(1)?;
-        }
-        input.map_channels(|values| {
-            values.f_batch_norm(
-                Some(tensor("weight")),
-                Some(tensor("bias")),
-                Some(tensor("running_mean")),
-                Some(tensor("running_var")),
-                mode == Mode::Training,
-                MOMENTUM,
-                EPSILON,
-                true,
-            )
-        })
+        Ok(TrainingPass::run(pass, images, recompute)?)
     }
 
     fn check_input(&self, images: &Tensor) -> Result<(), NetworkError> {

@@ -1,11 +1,12 @@
 //! The tensors of a network by name, in the order of a checkpoint.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::HashMap;
 
 use model::checkpoint::{Dtype, View};
 use model::network::TensorRole;
-use model::{Checkpoint, Network};
+use model::{CheckpointError, Network};
 use tch::{Device, Kind, TchError, Tensor};
 
 use super::NetworkError;
@@ -22,11 +23,12 @@ struct Entry {
     name: String,
     role: TensorRole,
     tensor: Tensor,
+    gradient_memory: OnceCell<Tensor>,
 }
 
 impl TensorStore {
     /// `tensors` become the store's, in their order; parameters will require gradients.
-    pub(super) fn new(tensors: Vec<(String, TensorRole, Tensor)>) -> Result<Self, TchError> {
+    pub(crate) fn new(tensors: Vec<(String, TensorRole, Tensor)>) -> Result<Self, TchError> {
         let index = tensors
             .iter()
             .enumerate()
@@ -40,26 +42,28 @@ impl TensorStore {
                     name,
                     role,
                     tensor: tensor.f_set_requires_grad(trained)?,
+                    gradient_memory: OnceCell::new(),
                 })
             })
             .collect::<Result<_, TchError>>()?;
         Ok(Self { tensors, index })
     }
 
-    pub(super) fn load(
+    /// `bytes` gives a tensor's elements by name: little-endian, row-major, of the type and shape that the network says.
+    pub(super) fn load<'a>(
         network: &Network,
-        checkpoint: &Checkpoint,
         device: Device,
+        bytes: impl Fn(&str) -> Result<Cow<'a, [u8]>, CheckpointError>,
     ) -> Result<Self, NetworkError> {
         let mut tensors = Vec::new();
         for spec in network.tensors() {
-            let view = checkpoint.tensor(&spec.name)?;
+            let bytes = bytes(&spec.name)?;
             let kind = match spec.role {
                 TensorRole::Parameter | TensorRole::RunningStatistic => Kind::Float,
                 TensorRole::BatchCount => Kind::Int64,
             };
             let shape: Vec<i64> = spec.shape.iter().map(|&length| length as i64).collect();
-            let tensor = Tensor::f_from_data_size(view.bytes, &shape, kind)?.f_to(device)?;
+            let tensor = Tensor::f_from_data_size(&bytes, &shape, kind)?.f_to(device)?;
             tensors.push((spec.name, spec.role, tensor));
         }
         Ok(Self::new(tensors)?)
@@ -70,8 +74,33 @@ impl TensorStore {
     /// # Panics
     /// Where the network has no tensor of that name: names come from the [`Network`] that the store was made for.
     pub fn get(&self, name: &str) -> &Tensor {
+        &self.entry(name).tensor
+    }
+
+    /// Memory for a tensor's gradient, kept from step to step. It is taken when first asked for; on the CPU it costs
+    /// nothing before it is written.
+    ///
+    /// # Errors
+    /// libtorch's, where memory doesn't suffice.
+    ///
+    /// # Panics
+    /// As [`TensorStore::get`].
+    pub(crate) fn gradient_memory(&self, name: &str) -> Result<&Tensor, TchError> {
+        let Entry {
+            tensor,
+            gradient_memory,
+            ..
+        } = self.entry(name);
+        if let Some(memory) = gradient_memory.get() {
+            return Ok(memory);
+        }
+        let memory = tensor.detach().f_empty_like()?;
+        Ok(gradient_memory.get_or_init(|| memory))
+    }
+
+    fn entry(&self, name: &str) -> &Entry {
         match self.index.get(name) {
-            Some(&index) => &self.tensors[index].tensor,
+            Some(&index) => &self.tensors[index],
             None => panic!("the network has no tensor `{name}`"),
         }
     }
@@ -109,17 +138,17 @@ pub struct StoredTensor {
 }
 
 impl StoredTensor {
-    /// Shares the tensor's memory. Elements of kinds other than int64 are stored as float32.
+    /// Shares the tensor's memory. Elements of kinds other than int64 and bfloat16 are stored as float32.
     pub fn new(tensor: &Tensor) -> Self {
         let shape = tensor
             .size()
             .iter()
             .map(|&length| usize::try_from(length).unwrap_or(0))
             .collect();
-        let dtype = if tensor.kind() == Kind::Int64 {
-            Dtype::I64
-        } else {
-            Dtype::F32
+        let dtype = match tensor.kind() {
+            Kind::Int64 => Dtype::I64,
+            Kind::BFloat16 => Dtype::BF16,
+            _ => Dtype::F32,
         };
         Self {
             tensor: tensor.detach(),
@@ -139,10 +168,10 @@ impl View for StoredTensor {
     }
 
     fn data(&self) -> Cow<'_, [u8]> {
-        let kind = if self.dtype == Dtype::I64 {
-            Kind::Int64
-        } else {
-            Kind::Float
+        let kind = match self.dtype {
+            Dtype::I64 => Kind::Int64,
+            Dtype::BF16 => Kind::BFloat16,
+            _ => Kind::Float,
         };
         let host = self.tensor.to_device(Device::Cpu).to_kind(kind).contiguous();
         let mut bytes = vec![0; self.data_len()];
@@ -151,7 +180,11 @@ impl View for StoredTensor {
     }
 
     fn data_len(&self) -> usize {
-        let width = if self.dtype == Dtype::I64 { 8 } else { 4 };
+        let width = match self.dtype {
+            Dtype::I64 => 8,
+            Dtype::BF16 => 2,
+            _ => 4,
+        };
         self.shape.iter().product::<usize>() * width
     }
 }

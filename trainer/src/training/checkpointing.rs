@@ -6,15 +6,16 @@
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
-use model::checkpoint::{PendingFile, open_tensors, write_pending, write_tensors};
+use model::checkpoint::{PendingFile, TensorFile, TensorView, open_tensors, write_pending, write_tensors};
 use model::{Checkpoint, CheckpointError, CheckpointHeader};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Tensor, no_grad};
 
-use super::adamw::AdamW;
-use super::{Evaluation, TrainingError, TrainingOptions};
+use super::optimizer::Optimizer;
+use super::{Evaluation, LossScale, TrainingError, TrainingOptions};
 use crate::network::{StoredTensor, TorchNetwork};
+use crate::precision::Precision;
 
 const METADATA_KEY: &str = "ventral-training";
 const FORMAT_VERSION: u32 = 1;
@@ -32,7 +33,9 @@ pub struct Position {
 #[derive(Debug)]
 pub struct TrainingState {
     /// With its moments.
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
+    /// Under float16.
+    pub loss_scale: Option<LossScale>,
     /// The next step.
     pub position: Position,
 }
@@ -53,6 +56,8 @@ struct Metadata {
     options: TrainingOptions,
     position: Position,
     optimizer_steps: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
 }
 
 impl CheckpointWriter {
@@ -66,7 +71,17 @@ impl CheckpointWriter {
         }
     }
 
-    /// The file of the last checkpoint that this run wrote, for error messages.
+    /// For a run that goes on from the checkpoint at its path.
+    #[must_use]
+    pub fn resuming(self) -> Self {
+        let path = self.path.display().to_string();
+        Self {
+            last: RefCell::new(Some(path)),
+            ..self
+        }
+    }
+
+    /// The file of the last checkpoint that this run wrote or went on from, for error messages.
     pub fn last_good(&self) -> String {
         self.last
             .borrow()
@@ -81,7 +96,7 @@ impl CheckpointWriter {
     pub fn write(
         &self,
         network: &TorchNetwork,
-        optimizer: &AdamW,
+        (optimizer, loss_scale): (&Optimizer, Option<LossScale>),
         position: Position,
         evaluation: Option<&Evaluation>,
     ) -> Result<(), CheckpointError> {
@@ -97,6 +112,7 @@ impl CheckpointWriter {
             options: self.options,
             position,
             optimizer_steps: optimizer.steps(),
+            loss_scale,
         };
         let json =
             serde_json::to_string(&metadata).map_err(|error| CheckpointError::Header(error.to_string()))?;
@@ -118,9 +134,10 @@ impl TrainingState {
     /// # Errors
     /// [`TrainingError::Torch`] where memory doesn't suffice.
     pub fn fresh(network: &TorchNetwork, options: &TrainingOptions) -> Result<Self, TrainingError> {
-        let optimizer = AdamW::new(network.store(), options.optimizer)?;
+        let optimizer = Optimizer::new(network.store(), options.optimizer)?;
         Ok(Self {
             optimizer,
+            loss_scale: (options.precision == Precision::Fp16).then(LossScale::default),
             position: Position::default(),
         })
     }
@@ -155,27 +172,71 @@ impl TrainingState {
             return Err(differs(message).into());
         }
         let tensors = open_tensors(&path)?;
-        let mut optimizer = AdamW::new(network.store(), options.optimizer)?;
-        for parameter in optimizer.parameters_mut() {
-            for (moment, which) in [
-                (&mut parameter.first_moment, "first"),
-                (&mut parameter.second_moment, "second"),
-            ] {
-                let name = moment_name(&parameter.name, which);
-                let view = tensors.tensor(&name)?;
-                let size = moment.size();
-                if view.bytes.len() as i64 != size.iter().product::<i64>() * 4 {
-                    return Err(differs(format!("`{name}` has another shape than its parameter")).into());
-                }
-                let value = Tensor::f_from_data_size(view.bytes, &size, Kind::Float)?;
-                no_grad(|| moment.f_copy_(&value))?;
+        let mut optimizer = Optimizer::new(network.store(), options.optimizer)?;
+        for (name, moment) in optimizer.state() {
+            let view = tensors.tensor(&name)?;
+            let size = moment.size();
+            let width = options.optimizer.moments.size();
+            if view.bytes.len() as i64 != size.iter().product::<i64>() * width as i64 {
+                return Err(differs(format!("`{name}` has another shape than its parameter")).into());
             }
+            let value = Tensor::f_from_data_size(view.bytes, &size, moment.kind())?;
+            no_grad(|| moment.shallow_clone().f_copy_(&value))?;
         }
         optimizer.set_steps(metadata.optimizer_steps);
         Ok(Self {
             optimizer,
+            loss_scale: metadata.loss_scale,
             position: metadata.position,
         })
+    }
+}
+
+/// A training state on disk, for other programs than `trainer train`.
+#[derive(Debug)]
+pub struct SavedState {
+    /// Of the run.
+    pub options: TrainingOptions,
+    /// The next step.
+    pub position: Position,
+    /// Steps that the optimiser has made.
+    pub steps: u64,
+    tensors: TensorFile,
+}
+
+impl SavedState {
+    /// Opens the state beside a checkpoint; `None` where there is none, or one of another checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] where the file can't be read.
+    pub fn beside(checkpoint: &Checkpoint) -> Result<Option<Self>, CheckpointError> {
+        let path = training_path(checkpoint.path());
+        if !path.exists() {
+            return Ok(None);
+        }
+        let metadata = read_metadata(&path)?;
+        if metadata.checkpoint_digest != checkpoint.digest() {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            options: metadata.options,
+            position: metadata.position,
+            steps: metadata.optimizer_steps,
+            tensors: open_tensors(&path)?,
+        }))
+    }
+
+    /// What the optimiser remembers of a parameter: `PARAMETER.first_moment` and so on.
+    ///
+    /// # Errors
+    /// [`CheckpointError::MissingTensor`] where there is no tensor of that name.
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>, CheckpointError> {
+        self.tensors.tensor(name)
+    }
+
+    /// Lets go of the memory that part of a tensor's bytes takes.
+    pub(crate) fn release(&self, part: &[u8]) {
+        self.tensors.release(part);
     }
 }
 
@@ -229,19 +290,48 @@ fn at(path: &Path, source: CheckpointError) -> CheckpointError {
     }
 }
 
-fn moment_name(parameter: &str, which: &str) -> String {
-    format!("{parameter}.{which}_moment")
+fn stored_moments(optimizer: &Optimizer) -> Vec<(String, StoredTensor)> {
+    let state = optimizer.state();
+    state
+        .map(|(name, moment)| (name, StoredTensor::new(moment)))
+        .collect()
 }
 
-fn stored_moments(optimizer: &AdamW) -> Vec<(String, StoredTensor)> {
-    let parameters = optimizer.parameters().iter();
-    parameters
-        .flat_map(|parameter| {
-            [
-                ("first", &parameter.first_moment),
-                ("second", &parameter.second_moment),
-            ]
-            .map(|(which, moment)| (moment_name(&parameter.name, which), StoredTensor::new(moment)))
-        })
-        .collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::training::OptimizerOptions;
+    use model::{Architecture, Connectivity, InputShape, Preprocessing};
+
+    #[test]
+    fn a_resumed_run_has_a_good_checkpoint_from_the_start() {
+        let input = InputShape {
+            channels: 1,
+            height: 8,
+            width: 8,
+        };
+        let writer = || {
+            let header = CheckpointHeader {
+                architecture: Architecture::resnet_cifar(1, input, 2, 2, Connectivity::Convolutional),
+                preprocessing: Preprocessing::unit_range(input),
+                class_names: Vec::new(),
+                provenance: std::collections::BTreeMap::new(),
+            };
+            let options = TrainingOptions {
+                epochs: 1,
+                batch_size: 1,
+                micro_batch: None,
+                optimizer: OptimizerOptions::default(),
+                schedule: crate::training::Schedule::default(),
+                sleep_every: None,
+                sleep: crate::training::SleepPhase::default(),
+                seed: 0,
+                precision: Precision::Fp32,
+                augmentation: crate::data::Augmentation::None,
+            };
+            CheckpointWriter::new(Path::new("folder/run.safetensors"), header, options)
+        };
+        assert_eq!(writer().last_good(), "not written yet");
+        assert_eq!(writer().resuming().last_good(), "folder/run.safetensors");
+    }
 }

@@ -1,11 +1,10 @@
 //! Accuracy and loss on images that training hasn't seen.
 
-use model::Preprocessing;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Reduction, Tensor, no_grad};
+use tch::{Kind, Reduction, TchError, Tensor, no_grad};
 
 use super::TrainingError;
-use crate::data::Images;
+use crate::data::{Loader, in_order};
 use crate::network::{Mode, TorchNetwork};
 
 /// How well a network classifies.
@@ -21,39 +20,65 @@ pub struct Evaluation {
     pub images: usize,
 }
 
-/// Classifies every image, in evaluation mode.
+/// Classifies every image that a loader has, in evaluation mode; corrupt images that it leaves out don't count.
 ///
 /// # Errors
 /// [`TrainingError`] where the images don't fit the network or libtorch refuses.
 pub fn evaluate(
     network: &TorchNetwork,
-    images: &Images,
-    preprocessing: &Preprocessing,
+    loader: &Loader,
     batch_size: usize,
-    device: Device,
 ) -> Result<Evaluation, TrainingError> {
     no_grad(|| {
-        let (mut top1, mut top5, mut loss) = (0.0, 0.0, 0.0);
-        let indices: Vec<usize> = (0..images.len()).collect();
-        for batch in indices.chunks(batch_size.max(1)) {
-            let (inputs, labels) = images.batch(batch, preprocessing, device)?;
-            let logits = network.forward(&inputs, Mode::Evaluation, &mut ())?;
-            loss += logits
-                .f_cross_entropy_loss::<&Tensor>(&labels, None, Reduction::Sum, -100, 0.0)?
-                .f_double_value(&[])?;
-            let (_, best) = logits.f_topk(5.min(logits.size()[1]), 1, true, true)?;
-            let hits = best
-                .f_eq_tensor(&labels.f_unsqueeze(1)?)?
-                .f_to_kind(Kind::Int64)?;
-            top1 += hits.f_select(1, 0)?.f_sum(Kind::Int64)?.f_double_value(&[])?;
-            top5 += hits.f_sum(Kind::Int64)?.f_double_value(&[])?;
+        let mut tally = Tally::default();
+        for batch in loader.load(0, &in_order(loader.len(), batch_size)) {
+            let batch = batch?;
+            if batch.indices.is_empty() {
+                continue;
+            }
+            let logits = network.forward(&batch.images, Mode::Evaluation, &mut ())?;
+            tally.add(&logits, &batch.labels)?;
         }
-        let count = images.len().max(1) as f64;
-        Ok(Evaluation {
-            top1: top1 / count,
-            top5: top5 / count,
-            loss: loss / count,
-            images: images.len(),
-        })
+        Ok(tally.evaluation())
     })
+}
+
+/// Counts hits and adds losses up, batch by batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    top1: f64,
+    top5: f64,
+    loss: f64,
+    images: usize,
+}
+
+impl Tally {
+    /// Adds a batch: logits `[N, classes]`, classes `[N]`.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn add(&mut self, logits: &Tensor, labels: &Tensor) -> Result<(), TchError> {
+        self.loss += logits
+            .f_cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0)?
+            .f_double_value(&[])?;
+        let (_, best) = logits.f_topk(5.min(logits.size()[1]), 1, true, true)?;
+        let hits = best
+            .f_eq_tensor(&labels.f_unsqueeze(1)?)?
+            .f_to_kind(Kind::Int64)?;
+        self.top1 += hits.f_select(1, 0)?.f_sum(Kind::Int64)?.f_double_value(&[])?;
+        self.top5 += hits.f_sum(Kind::Int64)?.f_double_value(&[])?;
+        self.images += labels.size1()? as usize;
+        Ok(())
+    }
+
+    /// Of all batches.
+    pub(crate) fn evaluation(self) -> Evaluation {
+        let count = self.images.max(1) as f64;
+        Evaluation {
+            top1: self.top1 / count,
+            top5: self.top5 / count,
+            loss: self.loss / count,
+            images: self.images,
+        }
+    }
 }

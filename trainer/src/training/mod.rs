@@ -1,19 +1,32 @@
-//! The training loop: batches → forward → backward → AdamW → sleep phase, with a checkpoint after every epoch.
+//! The training loop: batches → forward → backward → optimiser → sleep phase, with a checkpoint after every epoch.
 
-mod adamw;
 mod checkpointing;
 mod evaluation;
 mod log;
+mod loss_scale;
+mod optimizer;
+mod schedule;
 mod sleep;
 mod snr;
+mod step;
 
-pub use adamw::{AdamW, AdamWOptions};
-pub use checkpointing::{CheckpointWriter, Position, TrainingState, open_for_resuming, training_path};
+pub use checkpointing::{
+    CheckpointWriter, Position, SavedState, TrainingState, open_for_resuming, training_path,
+};
+pub(crate) use evaluation::Tally;
 pub use evaluation::{Evaluation, evaluate};
-pub use log::{Log, Record};
-pub use sleep::{share_instantly, sleep};
+pub use log::{Log, Memory, Record};
+pub use loss_scale::LossScale;
+pub use optimizer::{MomentType, Optimizer, OptimizerOptions};
+pub use schedule::Schedule;
+pub use sleep::{
+    AntiHebbian, SleepPhase, UnstableSleep, anti_hebbian_iteration, share_anti_hebbian, share_instantly,
+    share_with_patches, tile,
+};
 pub use snr::{interior, layer_snr, weight_snr};
+pub use step::TrainingStep;
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -24,8 +37,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, TchError};
 use thiserror::Error;
 
-use crate::data::{DataError, Dataset, epoch_batches};
-use crate::network::{Mode, NetworkError, TorchNetwork};
+use crate::data::{Augmentation, Batch, DataError, DataSet, Loader, LoaderOptions, Split, epoch_batches};
+use crate::engine::cuda_memory;
+use crate::memory::ProcessMemory;
+use crate::network::{NetworkError, TorchNetwork};
+use crate::precision::Precision;
+use crate::tensorboard::EventFileError;
 
 /// Everything that decides how a network is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,12 +51,27 @@ pub struct TrainingOptions {
     pub epochs: usize,
     /// Images a step.
     pub batch_size: usize,
-    /// AdamW's.
-    pub optimizer: AdamWOptions,
+    /// Images that are computed at a time at most; `None`: all of a step.
+    #[serde(default)]
+    pub micro_batch: Option<usize>,
+    /// The optimiser's.
+    pub optimizer: OptimizerOptions,
+    /// How its learning rate falls.
+    #[serde(default)]
+    pub schedule: Schedule,
     /// The sleep phase runs after the optimiser's step on iterations 0, N, 2N, … of every epoch; `None`: never.
     pub sleep_every: Option<usize>,
-    /// Decides the initial weights and the order of the images.
+    /// What the sleep phase does.
+    #[serde(default)]
+    pub sleep: SleepPhase,
+    /// Decides the initial weights, the order of the images and the noise of the sleep phase.
     pub seed: u64,
+    /// Of the factors of products in training steps.
+    #[serde(default)]
+    pub precision: Precision,
+    /// What is done to the training images.
+    #[serde(default)]
+    pub augmentation: Augmentation,
 }
 
 /// Why training ended early.
@@ -66,6 +98,9 @@ pub enum TrainingError {
         #[source]
         source: std::io::Error,
     },
+    /// An event file can't be written.
+    #[error(transparent)]
+    Events(#[from] EventFileError),
     /// The loss is infinite or not a number.
     #[error(
         "the loss is {loss} at step {step} of epoch {epoch} (learning rate {learning_rate}); a lower learning rate may \
@@ -99,13 +134,21 @@ pub struct Trainer<'a> {
     /// Trained in place.
     pub network: &'a TorchNetwork,
     /// Images and labels.
-    pub data: &'a Dataset,
+    pub data: &'a DataSet,
+    /// Threads that decode and vary images; they don't change the result.
+    pub workers: usize,
+    /// Corrupt images are left out instead of ending the run.
+    pub skip_corrupt: bool,
     /// How images become the network's input.
     pub preprocessing: &'a Preprocessing,
     /// Where to compute.
     pub device: Device,
     /// What decides the result.
     pub options: TrainingOptions,
+    /// Activations are computed again in the backward pass instead of being kept.
+    pub recompute: bool,
+    /// Epochs from one checkpoint to the next; the last epoch always ends with one.
+    pub checkpoint_every: usize,
     /// Set by Ctrl-C; training then writes a checkpoint and stops.
     pub interrupted: &'a AtomicBool,
 }
@@ -123,60 +166,122 @@ impl Trainer<'_> {
     ) -> Result<Outcome, TrainingError> {
         let TrainingState {
             mut optimizer,
+            mut loss_scale,
             position,
         } = start;
+        let steps = epoch_batches(
+            self.data.train.len(),
+            self.options.batch_size,
+            self.options.seed,
+            0,
+        );
+        log.begin(position, steps.len())?;
         let mut evaluation = None;
+        let (train, test) = (self.train_loader()?, self.test_loader()?);
         for epoch in position.epoch..self.options.epochs {
             let first_step = if epoch == position.epoch { position.step } else { 0 };
-            let reached = self.train_epoch((epoch, first_step), &mut optimizer, writer, log)?;
+            let clock = Instant::now();
+            let reached = self.train_epoch(
+                &train,
+                (epoch, first_step),
+                (&mut optimizer, &mut loss_scale),
+                writer,
+                log,
+            )?;
             if let Some(position) = reached {
-                writer.write(self.network, &optimizer, position, evaluation.as_ref())?;
+                writer.write(
+                    self.network,
+                    (&optimizer, loss_scale),
+                    position,
+                    evaluation.as_ref(),
+                )?;
                 return Ok(Outcome::Interrupted);
             }
-            let result = evaluate(
-                self.network,
-                &self.data.test,
-                self.preprocessing,
-                self.options.batch_size,
-                self.device,
-            )?;
-            let next = Position {
-                epoch: epoch + 1,
-                step: 0,
-            };
-            writer.write(self.network, &optimizer, next, Some(&result))?;
-            let snr = weight_snr(self.network)?;
+            let done = first_step * self.options.batch_size;
+            let images = self.data.train.len().saturating_sub(done);
+            let images_per_second = images as f64 / clock.elapsed().as_secs_f64();
+            let result = self.evaluate(&test)?;
             tracing::info!(
                 epoch = epoch + 1,
                 top1 = format!("{:.2} %", result.top1 * 100.0),
                 loss = format!("{:.4}", result.loss),
                 "test images"
             );
+            // Before the checkpoint: where a run goes on from one, the log has all that led to it.
             log.write(&Record::Epoch {
                 epoch: epoch + 1,
                 test: result,
-                weight_snr: snr,
+                learning_rate: self.learning_rate(epoch),
+                images_per_second,
+                weight_snr: weight_snr(self.network)?,
+                memory: self.memory(),
             })?;
+            let next = Position {
+                epoch: epoch + 1,
+                step: 0,
+            };
+            let last = next.epoch == self.options.epochs;
+            if last || next.epoch.is_multiple_of(self.checkpoint_every.max(1)) {
+                writer.write(self.network, (&optimizer, loss_scale), next, Some(&result))?;
+            }
             evaluation = Some(result);
+        }
+        for (loader, images) in [(&train, "training"), (&test, "test")] {
+            let (corrupt, all) = (loader.corrupt(), loader.len());
+            if corrupt > 0 {
+                tracing::warn!("{corrupt} of {all} {images} images were left out, as they are corrupt");
+            }
         }
         match evaluation {
             Some(evaluation) => Ok(Outcome::Finished(evaluation)),
             // Resumed after the last epoch.
-            None => Ok(Outcome::Finished(evaluate(
-                self.network,
-                &self.data.test,
-                self.preprocessing,
-                self.options.batch_size,
-                self.device,
-            )?)),
+            None => Ok(Outcome::Finished(self.evaluate(&test)?)),
         }
+    }
+
+    fn memory(&self) -> Memory {
+        let ProcessMemory { resident, peak } = ProcessMemory::now();
+        let device = match self.device {
+            Device::Cuda(index) => cuda_memory(index).ok().map(|(free, total)| total - free),
+            _ => None,
+        };
+        Memory {
+            resident,
+            peak,
+            device,
+        }
+    }
+
+    fn train_loader(&self) -> Result<Loader, DataError> {
+        self.loader(&self.data.train, self.options.augmentation)
+    }
+
+    fn test_loader(&self) -> Result<Loader, DataError> {
+        self.loader(&self.data.test, Augmentation::None)
+    }
+
+    fn loader(&self, split: &Split, augmentation: Augmentation) -> Result<Loader, DataError> {
+        let options = LoaderOptions {
+            augmentation,
+            seed: self.options.seed,
+            workers: self.workers,
+            skip_corrupt: self.skip_corrupt,
+        };
+        let input = self.network.network().input;
+        Loader::new(split, self.preprocessing, input, self.device, options)
+    }
+
+    fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainingError> {
+        let batch_size = self.options.micro_batch.unwrap_or(self.options.batch_size);
+        evaluate(self.network, loader, batch_size)
     }
 
     /// Returns where it stopped if it was interrupted.
     fn train_epoch(
         &self,
+        loader: &Loader,
         (epoch, first_step): (usize, usize),
-        optimizer: &mut AdamW,
+        (optimizer, loss_scale): (&mut Optimizer, &mut Option<LossScale>),
         writer: &CheckpointWriter,
         log: &mut Log,
     ) -> Result<Option<Position>, TrainingError> {
@@ -191,12 +296,18 @@ impl Trainer<'_> {
         let bar = self.progress_bar(epoch, batches.len());
         bar.set_position(first_step as u64);
         let mut clock = Instant::now();
-        for (step, batch) in batches.iter().enumerate().skip(first_step) {
+        let first = first_step.min(batches.len());
+        for (step, batch) in (first..).zip(loader.load(epoch, &batches[first..])) {
             if self.interrupted.load(Ordering::Relaxed) {
                 bar.abandon_with_message("interrupted");
                 return Ok(Some(Position { epoch, step }));
             }
-            let loss = self.step(batch, optimizer)?;
+            let batch = batch?;
+            // BatchNorm can't train on what corrupt images leave of such a batch.
+            if batch.indices.len() < batch.skipped.min(1) + 1 {
+                continue;
+            }
+            let loss = self.step(&batch, optimizer, loss_scale.as_mut())?;
             if !loss.is_finite() {
                 bar.abandon_with_message("the loss is not finite");
                 let (epoch, step) = (epoch + 1, step + 1);
@@ -210,17 +321,21 @@ impl Trainer<'_> {
                 });
             }
             if self.options.sleep_every.is_some_and(|every| step % every == 0) {
-                sleep(self.network)?;
+                let position = Position { epoch, step };
+                self.options
+                    .sleep
+                    .run(self.network, self.options.seed, position)?;
             }
             bar.inc(1);
             bar.set_message(format!("loss {loss:.4}"));
-            let images_per_second = batch.len() as f64 / clock.elapsed().as_secs_f64();
+            let images_per_second = batch.indices.len() as f64 / clock.elapsed().as_secs_f64();
             clock = Instant::now();
             log.write(&Record::Step {
                 epoch: epoch + 1,
                 step: step + 1,
                 loss,
                 learning_rate,
+                loss_scale: loss_scale.map(|scale| scale.factor()),
                 images_per_second,
             })?;
         }
@@ -228,28 +343,31 @@ impl Trainer<'_> {
         Ok(None)
     }
 
-    fn step(&self, batch: &[usize], optimizer: &mut AdamW) -> Result<f64, TrainingError> {
-        let (images, labels) = self.data.train.batch(batch, self.preprocessing, self.device)?;
-        let logits = self.network.forward(&images, Mode::Training, &mut ())?;
-        let loss =
-            logits.f_cross_entropy_loss::<&tch::Tensor>(&labels, None, tch::Reduction::Mean, -100, 0.0)?;
-        let value = loss.f_double_value(&[])?;
-        if value.is_finite() {
-            optimizer.zero_gradients();
-            loss.f_backward()?;
-            optimizer.step()?;
-        }
-        Ok(value)
+    fn step(
+        &self,
+        batch: &Batch,
+        optimizer: &mut Optimizer,
+        loss_scale: Option<&mut LossScale>,
+    ) -> Result<f64, TrainingError> {
+        let images = batch.indices.len();
+        let parts = parts(images, self.options.micro_batch.unwrap_or(images));
+        let parts = parts.into_iter().map(|part| {
+            let (start, length) = (part.start as i64, part.len() as i64);
+            Ok((
+                batch.images.f_narrow(0, start, length)?,
+                batch.labels.f_narrow(0, start, length)?,
+            ))
+        });
+        let step = TrainingStep {
+            network: self.network,
+            recompute: self.recompute,
+        };
+        step.run(parts, images, optimizer, loss_scale)
     }
 
-    /// The paper's schedule: times 0.25 after a half and after three quarters of the epochs.
     fn learning_rate(&self, epoch: usize) -> f64 {
-        let drops = [
-            self.options.epochs.div_ceil(2),
-            (3 * self.options.epochs).div_ceil(4),
-        ];
-        let passed = drops.iter().filter(|&&drop| epoch >= drop && drop > 0).count();
-        self.options.optimizer.learning_rate * 0.25_f64.powi(passed as i32)
+        let factor = self.options.schedule.factor(epoch, self.options.epochs);
+        self.options.optimizer.learning_rate * factor
     }
 
     fn progress_bar(&self, epoch: usize, steps: usize) -> ProgressBar {
@@ -263,57 +381,26 @@ impl Trainer<'_> {
     }
 }
 
+/// A batch of so many images in as few parts as their largest size allows, which differ by one image at most.
+fn parts(images: usize, largest: usize) -> Vec<Range<usize>> {
+    let count = images.div_ceil(largest.max(1)).max(1);
+    let bound = |part: usize| part * images / count;
+    (0..count).map(|part| bound(part)..bound(part + 1)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Images;
-    use crate::network::Initialisation;
-    use model::{Architecture, Connectivity, InputShape};
 
     #[test]
-    fn the_learning_rate_drops_after_a_half_and_three_quarters() {
-        let input = InputShape {
-            channels: 1,
-            height: 4,
-            width: 4,
-        };
-        let mut architecture = Architecture::resnet_cifar(1, input, 2, 2, Connectivity::Convolutional);
-        architecture.blocks = vec![1];
-        let network = architecture.network().unwrap();
-        let network = TorchNetwork::initialise(network, Initialisation::Random, Device::Cpu).unwrap();
-        let images = || Images::new(vec![0; 16], vec![0], (1, 4, 4)).unwrap();
-        let data = Dataset {
-            train: images(),
-            test: images(),
-            class_names: vec![],
-            source: String::new(),
-        };
-        let preprocessing = Preprocessing::unit_range(input);
-        let optimizer = AdamWOptions {
-            learning_rate: 1.0,
-            ..AdamWOptions::default()
-        };
-        let options = TrainingOptions {
-            epochs: 200,
-            batch_size: 1,
-            optimizer,
-            sleep_every: None,
-            seed: 0,
-        };
-        let interrupted = AtomicBool::new(false);
-        let (network, data, preprocessing, interrupted) = (&network, &data, &preprocessing, &interrupted);
-        let trainer = Trainer {
-            network,
-            data,
-            preprocessing,
-            device: Device::Cpu,
-            options,
-            interrupted,
-        };
-        let rates: Vec<_> = [0, 99, 100, 149, 150, 199]
-            .iter()
-            .map(|&epoch| trainer.learning_rate(epoch))
-            .collect();
-        assert_eq!(rates, [1.0, 1.0, 0.25, 0.25, 0.0625, 0.0625]);
+    fn the_parts_of_a_batch_are_alike() {
+        let sizes = |largest| parts(17, largest).iter().map(Range::len).collect::<Vec<_>>();
+        assert_eq!(sizes(17), [17]);
+        assert_eq!(sizes(16), [8, 9]);
+        assert_eq!(sizes(6), [5, 6, 6]);
+        assert_eq!(
+            parts(17, 6).into_iter().flatten().collect::<Vec<_>>(),
+            (0..17).collect::<Vec<_>>()
+        );
     }
 }
