@@ -61,7 +61,9 @@ def draw(full_set: Path, output: Path) -> None:
 
 def main() -> None:
     """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("full_set", type=Path, metavar="FULL_SET")
     parser.add_argument("output", type=Path, metavar="OUTPUT")
     arguments = parser.parse_args()

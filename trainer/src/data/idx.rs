@@ -6,7 +6,7 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::{DataError, Dataset, Images};
+use super::{DataError, DataSet, DataSetKind, Images, embedded};
 
 /// Images of one file at most: far more than any set of the family has, far less than memory.
 const MAX_BYTES: u64 = 4 << 30;
@@ -20,11 +20,12 @@ pub(super) const STEMS: [&str; 4] = [
 ];
 
 /// Reads a folder with the four files of a set of the MNIST family, each as it is or as `.gz`. Classes are named by
-/// `class_names.txt` (a name a line) where the folder has one, else by their numbers.
+/// `class_names.txt` (a name a line) where the folder has one; those of Fashion-MNIST are known; others are called by
+/// their numbers.
 ///
 /// # Errors
 /// [`DataError`] with the file that is missing or wrong.
-pub fn read_folder(folder: &Path) -> Result<Dataset, DataError> {
+pub(super) fn read_folder(folder: &Path) -> Result<DataSet, DataError> {
     let read = |stem: &'static str, dimensions| {
         let (name, bytes) = open(folder, stem)?;
         parse(&name, bytes, dimensions)
@@ -32,16 +33,29 @@ pub fn read_folder(folder: &Path) -> Result<Dataset, DataError> {
     let train = join(read(STEMS[0], 3)?, read(STEMS[1], 1)?)?;
     let test = join(read(STEMS[2], 3)?, read(STEMS[3], 1)?)?;
     let class_names = class_names(folder, &train, &test)?;
-    dataset(train, test, class_names, folder.display().to_string())
+    dataset(
+        DataSetKind::Idx,
+        (train, test),
+        class_names,
+        folder.display().to_string(),
+    )
+}
+
+/// The first of the files of a set that is in a folder.
+pub(super) fn present(folder: &Path) -> Option<String> {
+    let names = STEMS
+        .into_iter()
+        .flat_map(|stem| [stem.to_owned(), format!("{stem}.gz")]);
+    names.into_iter().find(|name| folder.join(name).is_file())
 }
 
 /// Puts the parts of a set together and checks that they fit.
 pub(super) fn dataset(
-    train: Images,
-    test: Images,
+    kind: DataSetKind,
+    (train, test): (Images, Images),
     class_names: Vec<String>,
     source: String,
-) -> Result<Dataset, DataError> {
+) -> Result<DataSet, DataError> {
     if train.shape() != test.shape() {
         let message = format!(
             "training images are {:?}, test images {:?}",
@@ -64,9 +78,11 @@ pub(super) fn dataset(
         );
         return Err(DataError::Inconsistent(message));
     }
-    Ok(Dataset {
-        train,
-        test,
+    Ok(DataSet {
+        kind,
+        train: train.named(&format!("the training images of {source}")).into(),
+        validation: None,
+        test: test.named(&format!("the test images of {source}")).into(),
         class_names,
         source,
     })
@@ -78,7 +94,8 @@ pub(super) fn parse(
     reader: impl Read,
     dimensions: u8,
 ) -> Result<(Vec<usize>, Vec<u8>), DataError> {
-    let invalid = |reason: String| DataError::Idx {
+    let invalid = |reason: String| DataError::Invalid {
+        format: "IDX",
         name: name.into(),
         reason,
     };
@@ -180,6 +197,9 @@ fn class_names(folder: &Path, train: &Images, test: &Images) -> Result<Vec<Strin
             .filter(|name| !name.is_empty())
             .map(Into::into)
             .collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && embedded::begins_like(test)? => {
+            Ok(embedded::CLASS_NAMES.map(str::to_owned).to_vec())
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let highest = train
                 .labels()
@@ -199,6 +219,7 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use model::ColorMode;
     use proptest::prelude::*;
     use std::io::Write as _;
 
@@ -256,7 +277,7 @@ mod tests {
         }
         let data = read_folder(folder.path()).unwrap();
         assert_eq!(data.class_names, ["0", "1", "2"]);
-        assert_eq!(data.test.pixels(0), [9; 4]);
+        assert_eq!(data.test.image(0, ColorMode::Grayscale).unwrap().data, [9; 4]);
         std::fs::write(folder.path().join("class_names.txt"), "a\nb\nc\n").unwrap();
         assert_eq!(read_folder(folder.path()).unwrap().class_names, ["a", "b", "c"]);
         std::fs::write(folder.path().join("class_names.txt"), "a\nb\n").unwrap();
@@ -270,6 +291,17 @@ mod tests {
         assert!(
             matches!(read_folder(folder.path()), Err(DataError::Missing { stem, .. }) if stem == STEMS[1])
         );
+    }
+
+    #[test]
+    fn fashion_mnist_is_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/fashion-mnist");
+        for stem in STEMS {
+            let name = format!("{stem}.gz");
+            std::fs::copy(source.join(&name), folder.path().join(&name)).unwrap();
+        }
+        assert_eq!(read_folder(folder.path()).unwrap().class_names[9], "Ankle boot");
     }
 
     proptest! {
