@@ -51,6 +51,8 @@ impl TorchArchive {
             // Reading to the end compares the checksum.
             io::copy(&mut entry, &mut io::sink())
                 .map_err(|error| ImportError::Layout(format!("its entry {name} is damaged ({error})")))?;
+            // What has been compared needn't stay in memory.
+            file.release(&file);
         }
         let pickle = read_limited(&mut zip, &format!("{prefix}data.pkl"), MAX_PICKLE_BYTES)?;
         let pickle = Pickle::read(&pickle)?;
@@ -63,16 +65,22 @@ impl TorchArchive {
         &self.pickle
     }
 
+    /// The file, mapped.
+    pub(super) fn file(&self) -> &MappedFile {
+        &self.file
+    }
+
     /// The elements of a tensor's storage, checked to hold all that the tensor refers to.
     ///
     /// # Errors
     /// [`ImportError::Layout`] where the storage is missing, compressed or too short.
     pub fn storage(&self, tensor: &TensorReference) -> Result<&[u8], ImportError> {
         let width = match tensor.storage.element {
+            ElementType::Half | ElementType::BFloat16 => 2,
             ElementType::Float => 4,
             ElementType::Double | ElementType::Long => 8,
             ElementType::Other => {
-                let message = "a tensor has elements other than float32, float64 and int64".into();
+                let message = "a tensor has elements other than real numbers and int64".into();
                 return Err(ImportError::Network(message));
             }
         };

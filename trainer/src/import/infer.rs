@@ -1,19 +1,23 @@
-//! Finds out from names and shapes of tensors which network a PyTorch checkpoint holds: it doesn't say.
+//! Finds out from names and shapes of tensors which network a file holds: it doesn't say.
 
 use std::collections::BTreeMap;
 
 use model::{Architecture, Connectivity, InputShape, Stem};
 
 use super::ImportError;
-use super::pickle::TensorReference;
 
-/// Tensors by name.
-pub(super) type StateDict = BTreeMap<String, TensorReference>;
+/// Shapes of tensors by name.
+pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
+
+/// Height and width of ImageNet's images, after the usual crop.
+const IMAGENET_SIZE: usize = 224;
+/// Classes of ImageNet.
+const IMAGENET_CLASSES: usize = 1000;
 
 /// The architecture whose tensors these are. A convolutional network fits any input size, a locally connected one only
 /// that which it was trained for (an even one, as its stem's stride is lost): `input_size` (height, width) overrides.
 pub(super) fn architecture(
-    tensors: &StateDict,
+    tensors: &Shapes,
     input_size: Option<(usize, usize)>,
 ) -> Result<Architecture, ImportError> {
     let conv1 = weights(tensors, "conv1")?;
@@ -29,6 +33,11 @@ pub(super) fn architecture(
     if blocks.is_empty() {
         return Err(not_a_resnet("layer1.0.conv1.weight"));
     }
+    if tensors.contains_key("layer1.0.conv3.weight") {
+        let message = "its blocks have three convolutions, as those of ResNet-50 and deeper ones; only ResNets of basic \
+                       blocks can be imported";
+        return Err(ImportError::Network(message.into()));
+    }
     let (connectivity, first_local) = connectivity(tensors, &blocks)?;
     let inferred = first_local.map(|(name, (height, width))| {
         // Every stage after the first halves the resolution once more.
@@ -39,12 +48,23 @@ pub(super) fn architecture(
         let scale = stem.stride * stage.map_or(1, |stage| pooled << (stage - 1).min(31));
         (height.saturating_mul(scale), width.saturating_mul(scale))
     });
-    let (height, width) = input_size.or(inferred).ok_or_else(|| {
-        ImportError::Network(
-            "a convolutional checkpoint doesn't say how large its images are; give --input-size (224 for ImageNet)".into(),
-        )
-    })?;
     let classes = shape(tensors, "fc.bias")?.first().copied().unwrap_or(0);
+    let imagenet = max_pool && conv1.in_channels == 3 && classes == IMAGENET_CLASSES;
+    let size = input_size.or(inferred);
+    if size.is_none() && imagenet {
+        tracing::info!(
+            "a convolutional ResNet of ImageNet's {IMAGENET_CLASSES} classes; its images are taken to have \
+             {IMAGENET_SIZE}x{IMAGENET_SIZE} pixels, which --input-size changes"
+        );
+    }
+    let (height, width) = size
+        .or(imagenet.then_some((IMAGENET_SIZE, IMAGENET_SIZE)))
+        .ok_or_else(|| {
+            ImportError::Network(
+                "a convolutional checkpoint doesn't say how large its images are; give --input-size (224 for ImageNet)"
+                    .into(),
+            )
+        })?;
     Ok(Architecture {
         input: InputShape {
             channels: conv1.in_channels,
@@ -69,7 +89,7 @@ struct WeightShape {
     output: Option<(usize, usize)>,
 }
 
-fn weights(tensors: &StateDict, name: &str) -> Result<WeightShape, ImportError> {
+fn weights(tensors: &Shapes, name: &str) -> Result<WeightShape, ImportError> {
     let local = format!("{name}.weights");
     let (name, shape) = if tensors.contains_key(&local) {
         (local.clone(), shape(tensors, &local)?)
@@ -99,7 +119,7 @@ fn weights(tensors: &StateDict, name: &str) -> Result<WeightShape, ImportError> 
 }
 
 /// Blocks of every stage.
-fn blocks(tensors: &StateDict) -> Vec<usize> {
+fn blocks(tensors: &Shapes) -> Vec<usize> {
     let has = |stage: usize, block: usize| {
         let name = format!("layer{stage}.{block}.conv1.weight");
         tensors.contains_key(&name) || tensors.contains_key(&format!("{name}s"))
@@ -113,7 +133,7 @@ fn blocks(tensors: &StateDict) -> Vec<usize> {
 /// The connectivity, and the first locally connected layer with its output's height and width.
 #[expect(clippy::type_complexity, reason = "a pair, read at one place")]
 fn connectivity(
-    tensors: &StateDict,
+    tensors: &Shapes,
     blocks: &[usize],
 ) -> Result<(Connectivity, Option<(String, (usize, usize))>), ImportError> {
     let stages = blocks.iter().enumerate().flat_map(|(stage, &count)| {
@@ -136,15 +156,8 @@ fn connectivity(
     Ok((Connectivity::Convolutional, None))
 }
 
-fn shape(tensors: &StateDict, name: &str) -> Result<Vec<usize>, ImportError> {
-    let tensor = tensors.get(name).ok_or_else(|| not_a_resnet(name))?;
-    let length = |&length: &i64| usize::try_from(length).ok();
-    tensor
-        .shape
-        .iter()
-        .map(length)
-        .collect::<Option<_>>()
-        .ok_or_else(|| not_a_resnet(name))
+fn shape(tensors: &Shapes, name: &str) -> Result<Vec<usize>, ImportError> {
+    tensors.get(name).cloned().ok_or_else(|| not_a_resnet(name))
 }
 
 fn not_a_resnet(name: &str) -> ImportError {

@@ -94,6 +94,10 @@ pub enum ElementType {
     Float,
     /// float64.
     Double,
+    /// float16.
+    Half,
+    /// bfloat16.
+    BFloat16,
     /// int64.
     Long,
     /// A type that networks have no use for.
@@ -370,11 +374,11 @@ impl Machine<'_> {
             ("torch", "FloatStorage") => Callable::StorageType(ElementType::Float),
             ("torch", "DoubleStorage") => Callable::StorageType(ElementType::Double),
             ("torch", "LongStorage") => Callable::StorageType(ElementType::Long),
-            (
-                "torch",
-                "HalfStorage" | "BFloat16Storage" | "IntStorage" | "ShortStorage" | "CharStorage"
-                | "ByteStorage" | "BoolStorage",
-            ) => Callable::StorageType(ElementType::Other),
+            ("torch", "HalfStorage") => Callable::StorageType(ElementType::Half),
+            ("torch", "BFloat16Storage") => Callable::StorageType(ElementType::BFloat16),
+            ("torch", "IntStorage" | "ShortStorage" | "CharStorage" | "ByteStorage" | "BoolStorage") => {
+                Callable::StorageType(ElementType::Other)
+            }
             _ => {
                 return Err(PickleError::Global {
                     name: format!("{module}.{name}"),
