@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use image::ColorType;
+use model::ColorMode;
 
 use crate::cli::DataArguments;
-use crate::data;
+use crate::data::{DataSet, NativeSize};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,24 +24,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    let data = data::load(arguments.data.data.as_deref()).context("can't load the data set")?;
+    let data = DataSet::open(arguments.data.data.as_deref()).context("can't open the data set")?;
     let folder = &arguments.output;
     fs::create_dir_all(folder).with_context(|| format!("can't make the folder {}", folder.display()))?;
-    let shape = data.test.shape();
-    let (width, height) = (u32::try_from(shape.width)?, u32::try_from(shape.height)?);
-    let color = if shape.channels == 1 {
-        ColorType::L8
-    } else {
-        ColorType::Rgb8
+    let (mode, color) = match data.test.native() {
+        NativeSize::Uniform(shape) if shape.channels == 1 => (ColorMode::Grayscale, ColorType::L8),
+        _ => (ColorMode::Rgb, ColorType::Rgb8),
     };
     let count = arguments.images.clamp(1, data.test.len());
-    for (index, &label) in data.test.labels().iter().enumerate().take(count) {
-        let class = data
-            .class_names
-            .get(usize::from(label))
-            .map_or("", String::as_str);
-        let path = folder.join(format!("{index:05}-{}.png", file_name(class)));
-        image::save_buffer(&path, data.test.pixels(index), width, height, color)
+    for index in 0..count {
+        let class = data.class_names.get(data.test.label(index));
+        let path = folder.join(format!(
+            "{index:05}-{}.png",
+            file_name(class.map_or("", String::as_str))
+        ));
+        let image = data.test.image(index, mode)?;
+        image::save_buffer(&path, &image.data, image.width, image.height, color)
             .with_context(|| format!("can't write {}", path.display()))?;
     }
     tracing::info!("{count} images in {}", folder.display());

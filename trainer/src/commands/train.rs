@@ -1,164 +1,139 @@
 //! `trainer train`.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::ValueEnum;
-use model::{Architecture, Checkpoint, CheckpointHeader, Connectivity};
-use serde_json::json;
 
-use crate::cli::{ComputeArguments, DataArguments};
-use crate::data::{self, Dataset};
-use crate::network::{Initialisation, TorchNetwork};
-use crate::training::{
-    AdamWOptions, CheckpointWriter, Log, Outcome, Trainer, TrainingOptions, TrainingState, open_for_resuming,
-};
+use super::checkpoint_arguments::check_extension;
+use super::network_arguments::{NetworkArguments, input_size, positive};
+use super::override_with;
+use super::recipe_arguments::RecipeArguments;
+use super::sleep_arguments::SleepArguments;
+use super::step_arguments::StepArguments;
+use crate::cli::{ComputeArguments, DataArguments, LoadingArguments};
+use crate::data::Augmentation;
+use crate::run::execution::{Ending, Execution};
+use crate::run::{DataSettings, Run, file};
+use crate::training::{Outcome, Schedule};
 
 /// The status of a program that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The checkpoint to write: NAME.safetensors. Beside it come NAME.training.safetensors, to resume from, and the log.
-    #[arg(long, short, value_name = "FILE")]
-    output: PathBuf,
+    /// The checkpoint to write: NAME.safetensors. Beside it come NAME.toml, the run in full, NAME.training.safetensors, to
+    /// resume from, and the log [default: --config with the ending .safetensors].
+    #[arg(long, short, value_name = "FILE", required_unless_present = "config")]
+    output: Option<PathBuf>,
     #[command(flatten)]
-    data: DataArguments,
+    recipe: RecipeArguments,
     #[command(flatten)]
-    network: NetworkArguments,
-    /// Share weights after the optimiser's step on iterations 0, N, 2N, … of every epoch; without it, never.
-    #[arg(long, value_name = "N", value_parser = positive)]
-    sleep_every: Option<usize>,
-    /// Passes over the training images.
-    #[arg(long, default_value = "10", value_name = "N", value_parser = positive)]
-    epochs: usize,
-    /// Images a step.
-    #[arg(long, default_value = "128", value_name = "N", value_parser = positive)]
-    batch_size: usize,
-    /// AdamW's; it is multiplied by 0.25 after a half and after three quarters of the epochs.
-    #[arg(long, default_value = "1e-3", value_name = "X", value_parser = non_negative)]
-    learning_rate: f64,
-    /// AdamW's.
-    #[arg(long, default_value = "1e-2", value_name = "X", value_parser = non_negative)]
-    weight_decay: f64,
-    /// Decides the initial weights and the order of the images.
-    #[arg(long, default_value = "1", value_name = "N")]
-    seed: u64,
-    /// Go on with the run whose checkpoint is at --output; all other options must be those of that run.
+    settings: RunArguments,
+    /// Decides the initial weights, the order of the images and the noise of the sleep phase [default: 1].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    seed: Option<u64>,
+    /// The optimiser's at the beginning [default: 1e-3].
+    #[arg(long, value_name = "X", value_parser = non_negative)]
+    learning_rate: Option<f64>,
+    /// Hold so many training images out, drawn by a seed, and evaluate with them instead of the test images [default: 0].
+    #[arg(long, value_name = "N")]
+    hold_out: Option<usize>,
+    /// Decides which images are held out [default: 0].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    hold_out_seed: Option<u64>,
+    /// Begin with the weights of a checkpoint instead of drawn ones. A locally connected network begins as the convolutional
+    /// one of the checkpoint, each kernel copied to every position.
+    #[arg(long, value_name = "FILE", conflicts_with = "initialisation")]
+    start_from: Option<PathBuf>,
+    /// Go on with the run whose checkpoint is at --output; without --preset and --config, settings are those of its run file.
     #[arg(long)]
     resume: bool,
     /// The log, a JSON object a line [default: NAME.log.jsonl].
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
+    /// Folder for TensorBoard's event files, which get the log's figures.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
+}
+
+/// What all runs of a sweep have in common, and one run has too.
+#[derive(Debug, clap::Args)]
+pub(super) struct RunArguments {
+    #[command(flatten)]
+    data: DataArguments,
+    #[command(flatten)]
+    loading: LoadingArguments,
+    #[command(flatten)]
+    images: ImageArguments,
+    #[command(flatten)]
+    network: NetworkArguments,
+    #[command(flatten)]
+    sleep: SleepArguments,
+    /// Passes over the training images; 0 writes the untrained network [default: 10].
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    #[command(flatten)]
+    pub(super) step: StepArguments,
+    /// How the learning rate falls [default: steps].
+    #[arg(long, value_enum, value_name = "NAME")]
+    schedule: Option<Schedule>,
+    /// The optimiser's [default: 1e-2].
+    #[arg(long, value_name = "X", value_parser = non_negative)]
+    weight_decay: Option<f64>,
+    /// Epochs from one checkpoint to the next; the last epoch always ends with one [default: 1].
+    #[arg(long, value_name = "N", value_parser = positive)]
+    checkpoint_every: Option<usize>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
 
-/// Which network to train; its input and its classes are those of the data set.
+/// What images become.
 #[derive(Debug, clap::Args)]
-struct NetworkArguments {
-    /// The family of networks.
-    #[arg(long, value_enum, default_value = "resnet18")]
-    architecture: Family,
-    /// Residual blocks of every stage [default: 2,2,2,2 for resnet18, 3,3,3 for resnet-cifar].
-    #[arg(long, value_name = "N,N,…", value_delimiter = ',', value_parser = positive)]
-    blocks: Option<Vec<usize>>,
-    /// Channels of the first stage; every following one has twice as many [default: 64 for resnet18, 16 for
-    /// resnet-cifar].
-    #[arg(long, value_name = "N", value_parser = positive)]
-    width: Option<usize>,
-    /// Whether every position has weights of its own.
-    #[arg(long, value_enum, default_value = "lc")]
-    connectivity: ConnectivityChoice,
-    /// So many first convolutions stay convolutional in a locally connected network.
-    #[arg(long, default_value = "0", value_name = "N")]
-    n_first_conv: usize,
-    /// How locally connected weights are drawn.
-    #[arg(long, value_enum, default_value = "random")]
-    initialisation: InitialisationChoice,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Family {
-    /// torchvision's: 7x7 stem of stride 2 and max pooling.
-    Resnet18,
-    /// The 6n+2 family: 3x3 stem without pooling.
-    ResnetCifar,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum ConnectivityChoice {
-    /// Locally connected: every position has weights of its own.
-    Lc,
-    /// Convolutional: positions share their weights.
-    Conv,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum InitialisationChoice {
-    /// Every position draws its own weights.
-    Random,
-    /// One kernel is drawn and copied to every position.
-    Conv,
+struct ImageArguments {
+    /// How training images are varied: none, random-resized-crop, padded-crop:PIXELS[,flip], shift:PIXELS[,flip]
+    /// [default: none].
+    #[arg(long, value_name = "KIND")]
+    augment: Option<Augmentation>,
+    /// The network's input size in pixels, as N or HEIGHTxWIDTH: images of another size are resized by their shorter side
+    /// and cropped [default: that of the images].
+    #[arg(long, value_name = "SIZE", value_parser = input_size)]
+    input_size: Option<(usize, usize)>,
+    /// Channels of the network's input: 3 for colour, 1 for grey [default: those of the images].
+    #[arg(long, value_name = "N", value_parser = channels)]
+    channels: Option<usize>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
-    ensure!(
-        arguments
-            .output
-            .extension()
-            .is_some_and(|extension| extension == "safetensors"),
-        "--output {} should end in .safetensors",
-        arguments.output.display()
-    );
-    let device = arguments.compute.apply()?;
-    let data = data::load(arguments.data.data.as_deref()).context("can't load the data set")?;
-    let architecture = arguments.network.architecture(&data);
-    let options = arguments.options();
-    let header = arguments.header(architecture, &data, &options);
-    let network = header.architecture.network()?;
-    tracing::info!(
-        parameters = network.parameter_count(),
-        training_images = data.train.len(),
-        test_images = data.test.len(),
-        "{}",
-        data.source
-    );
-
-    tch::manual_seed(i64::from_ne_bytes(options.seed.to_ne_bytes()));
-    let (network, start) = if arguments.resume {
-        resume(arguments, &header, &options, device)?
-    } else {
-        let network = TorchNetwork::initialise(network, arguments.network.initialisation(), device)?;
-        let start = TrainingState::fresh(&network, &options)?;
-        (network, start)
-    };
-
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("can't handle Ctrl-C")?;
+    let output = arguments.output()?;
+    let run = arguments.run(&output)?;
+    let device = run.compute.start()?;
+    let data = run.data.open().context("can't open the data set")?;
     let log = arguments
         .log
         .clone()
-        .unwrap_or_else(|| arguments.output.with_extension("log.jsonl"));
-    let mut log = Log::open(&log, arguments.resume)?;
-    let preprocessing = header.preprocessing.clone();
-    let writer = CheckpointWriter::new(&arguments.output, header, options);
-    let trainer = Trainer {
-        network: &network,
+        .unwrap_or_else(|| output.with_extension("log.jsonl"));
+    let interrupted = interruption()?;
+    let execution = Execution {
+        run: &run,
         data: &data,
-        preprocessing: &preprocessing,
         device,
-        options,
+        output: &output,
+        log: &log,
+        events: arguments.tensorboard.as_deref(),
+        resume: arguments.resume,
+        memory: arguments.settings.step.memory(device),
         interrupted: &interrupted,
     };
-    let output = arguments.output.display();
-    match trainer.run(start, &writer, &mut log)? {
-        Outcome::Finished(evaluation) => {
+    let output = output.display();
+    match execution.execute()? {
+        Ending::Untrained => {
+            tracing::info!("no epochs of training: {output} holds the network as it was drawn");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ending::Trained(Outcome::Finished(evaluation)) => {
             tracing::info!(
                 "top-1 {:.2} % of {} test images: {output}",
                 evaluation.top1 * 100.0,
@@ -166,7 +141,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Outcome::Interrupted => {
+        Ending::Trained(Outcome::Interrupted) => {
             tracing::warn!(
                 "interrupted; {output} is complete, the same command with --resume goes on with it"
             );
@@ -175,109 +150,94 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-fn resume(
-    arguments: &Arguments,
-    header: &CheckpointHeader,
-    options: &TrainingOptions,
-    device: tch::Device,
-) -> Result<(TorchNetwork, TrainingState)> {
-    let checkpoint: Checkpoint = open_for_resuming(&arguments.output).context("there is no run to resume")?;
-    checkpoint.verify()?;
-    let stored = checkpoint.header();
-    ensure!(
-        stored.architecture == header.architecture && stored.preprocessing == header.preprocessing,
-        "{} was trained with another network or other images; resume with the options that it was started with",
-        arguments.output.display()
-    );
-    let network = TorchNetwork::load(&checkpoint, device)?;
-    let state = TrainingState::load(&arguments.output, &checkpoint, &network, options)?;
-    Ok((network, state))
+/// Becomes true at Ctrl-C.
+pub(super) fn interruption() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("can't handle Ctrl-C")?;
+    Ok(interrupted)
 }
 
 impl Arguments {
-    fn options(&self) -> TrainingOptions {
-        TrainingOptions {
-            epochs: self.epochs,
-            batch_size: self.batch_size,
-            optimizer: AdamWOptions {
-                learning_rate: self.learning_rate,
-                weight_decay: self.weight_decay,
-                ..AdamWOptions::default()
-            },
-            sleep_every: self.sleep_every,
-            seed: self.seed,
+    /// The checkpoint to write. Only one that is named is overwritten.
+    fn output(&self) -> Result<PathBuf> {
+        if let Some(output) = &self.output {
+            check_extension(output)?;
+            return Ok(output.clone());
         }
+        let config = self.recipe.config.as_deref().unwrap_or(Path::new(""));
+        let output = config.with_extension("safetensors");
+        ensure!(
+            self.resume || !output.exists(),
+            "{} is there already; name the checkpoint to write with --output, or go on with it with --resume",
+            output.display()
+        );
+        Ok(output)
     }
 
-    fn header(
-        &self,
-        architecture: Architecture,
-        data: &Dataset,
-        options: &TrainingOptions,
-    ) -> CheckpointHeader {
-        let initialisation = match self.network.initialisation {
-            InitialisationChoice::Random => "random",
-            InitialisationChoice::Conv => "conv",
+    fn run(&self, output: &Path) -> Result<Run> {
+        let beside = file::beside(output);
+        let own = self.resume && self.recipe.preset.is_none() && self.recipe.config.is_none();
+        let mut run = if own && beside.exists() {
+            file::read(&beside)?
+        } else {
+            self.recipe.run()?
         };
-        let provenance = BTreeMap::from([
-            (
-                "program".to_owned(),
-                json!(concat!("trainer ", env!("CARGO_PKG_VERSION"))),
-            ),
-            ("data".to_owned(), json!(data.source)),
-            ("initialisation".to_owned(), json!(initialisation)),
-            ("options".to_owned(), json!(options)),
-        ]);
-        CheckpointHeader {
-            architecture,
-            preprocessing: data.preprocessing(),
-            class_names: data.class_names.clone(),
-            provenance,
+        self.settings.apply(&mut run);
+        override_with(&mut run.training.seed, self.seed.as_ref());
+        override_with(&mut run.optimizer.learning_rate, self.learning_rate.as_ref());
+        override_with(&mut run.data.hold_out, self.hold_out.as_ref());
+        override_with(&mut run.data.hold_out_seed, self.hold_out_seed.as_ref());
+        if self.start_from.is_some() {
+            run.network.start_from.clone_from(&self.start_from);
         }
+        run.check()?;
+        Ok(run)
     }
 }
 
-impl NetworkArguments {
-    fn architecture(&self, data: &Dataset) -> Architecture {
-        let connectivity = match self.connectivity {
-            ConnectivityChoice::Lc => Connectivity::LocallyConnected {
-                n_first_conv: self.n_first_conv,
-            },
-            ConnectivityChoice::Conv => Connectivity::Convolutional,
-        };
-        let (input, classes) = (data.train.shape(), data.class_names.len());
-        let mut architecture = match self.architecture {
-            Family::Resnet18 => {
-                Architecture::resnet18(input, self.width.unwrap_or(64), classes, connectivity)
-            }
-            Family::ResnetCifar => {
-                Architecture::resnet_cifar(3, input, self.width.unwrap_or(16), classes, connectivity)
-            }
-        };
-        if let Some(blocks) = &self.blocks {
-            architecture.blocks.clone_from(blocks);
+impl RunArguments {
+    /// Lays what is given over a run.
+    pub(super) fn apply(&self, run: &mut Run) {
+        if self.data.data.is_some() {
+            run.data.path.clone_from(&self.data.data);
         }
-        architecture
-    }
-
-    fn initialisation(&self) -> Initialisation {
-        match self.initialisation {
-            InitialisationChoice::Random => Initialisation::Random,
-            InitialisationChoice::Conv => Initialisation::Convolutional { deviation: 0.0 },
-        }
+        self.loading.apply(&mut run.data);
+        self.images.apply(&mut run.data);
+        self.network.apply(&mut run.network);
+        self.sleep.apply(&mut run.sleep);
+        self.step.apply(run);
+        override_with(&mut run.training.epochs, self.epochs.as_ref());
+        override_with(&mut run.training.schedule, self.schedule.as_ref());
+        override_with(&mut run.training.checkpoint_every, self.checkpoint_every.as_ref());
+        override_with(&mut run.optimizer.weight_decay, self.weight_decay.as_ref());
+        self.compute.lay_over(&mut run.compute);
     }
 }
 
-fn positive(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("expected a whole number of at least 1".into()),
-        Ok(value) => Ok(value),
+impl ImageArguments {
+    fn apply(&self, settings: &mut DataSettings) {
+        if let Some((height, width)) = self.input_size {
+            settings.input_size = Some([height, width]);
+        }
+        settings.channels = self.channels.or(settings.channels);
+        override_with(&mut settings.augmentation, self.augment.as_ref());
     }
 }
 
-fn non_negative(text: &str) -> Result<f64, String> {
+/// Parses a finite number of at least 0.
+pub(super) fn non_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value.is_finite() && value >= 0.0 => Ok(value),
         _ => Err("expected a number of at least 0".into()),
+    }
+}
+
+/// Parses a number of channels that images can have.
+fn channels(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("expected 1 or 3".into()),
     }
 }
