@@ -3,50 +3,11 @@
 
 mod support;
 
-use model::Convolution;
-use model::network::Resolution;
-use serde::Deserialize;
+use support::layers::cases;
 use support::{Golden, from_authors, to_authors};
 use tch::Tensor;
 use trainer::network::{Activation, locally_connected};
 use trainer::training::{interior, layer_snr, share_instantly};
-
-#[derive(Deserialize)]
-struct Case {
-    in_height: usize,
-    in_width: usize,
-    in_channels: usize,
-    out_channels: usize,
-    kernel_size: usize,
-    stride: usize,
-    bias: bool,
-    snr_before: f64,
-    snr_after_instant_sharing: f64,
-    border: Border,
-}
-
-#[derive(Deserialize)]
-struct Border {
-    top: i64,
-    bottom: i64,
-    left: i64,
-    right: i64,
-}
-
-impl Case {
-    fn geometry(&self) -> Convolution {
-        let input = Resolution {
-            height: self.in_height,
-            width: self.in_width,
-        };
-        let channels = (self.in_channels, self.out_channels);
-        Convolution::new("layer", true, channels, (self.kernel_size, self.stride), input).unwrap()
-    }
-}
-
-fn cases() -> Vec<Case> {
-    serde_json::from_str(&support::text("lc_layers.json")).unwrap()
-}
 
 #[test]
 fn outputs_and_gradients_are_the_authors() {

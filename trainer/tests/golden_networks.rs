@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use model::{Checkpoint, Convolution};
 use serde::Deserialize;
-use support::{Golden, relative_error, to_authors};
-use tch::{Device, Tensor};
-use trainer::import::authors::{ImportOptions, ImportPreprocessing, import};
+use support::{Golden, from_authors, relative_error, to_authors};
+use tch::{Device, Kind, Tensor};
+use trainer::import::{ImportOptions, ImportPreprocessing, import};
 use trainer::network::{Mode, TorchNetwork};
 use trainer::recording::activations;
-use trainer::training::{AdamW, AdamWOptions};
+use trainer::training::{Optimizer as TrainingOptimizer, OptimizerOptions};
 
 const NETWORKS: [&str; 3] = [
     "conv_resnet18_w4_s64",
@@ -40,6 +40,18 @@ struct Optimizer {
     weight_decay: f64,
     betas: (f64, f64),
     eps: f64,
+}
+
+impl Optimizer {
+    fn options(&self) -> OptimizerOptions {
+        OptimizerOptions {
+            learning_rate: self.lr,
+            weight_decay: self.weight_decay,
+            betas: self.betas,
+            epsilon: self.eps,
+            ..OptimizerOptions::default()
+        }
+    }
 }
 
 fn description(name: &str) -> Description {
@@ -148,19 +160,8 @@ fn one_training_step_is_the_authors() {
     for name in NETWORKS {
         let (network, golden) = imported(name);
         let layers = locally_connected(&network);
-        let Optimizer {
-            lr,
-            weight_decay,
-            betas,
-            eps,
-        } = description(name).optimizer;
-        let options = AdamWOptions {
-            learning_rate: lr,
-            weight_decay,
-            betas,
-            epsilon: eps,
-        };
-        let mut optimizer = AdamW::new(network.store(), options).unwrap();
+        let options = description(name).optimizer.options();
+        let mut optimizer = TrainingOptimizer::new(network.store(), options).unwrap();
 
         let logits = network
             .forward(&golden.tensor("input"), Mode::Training, &mut ())
@@ -168,7 +169,7 @@ fn one_training_step_is_the_authors() {
         let loss = logits.cross_entropy_for_logits(&golden.tensor("labels"));
         let loss_error = relative_error(&loss.reshape([1]), &golden.tensor("train.loss"));
         assert!(loss_error < 1e-5, "{name}: the loss differs by {loss_error:e}");
-        optimizer.zero_gradients();
+        optimizer.zero_gradients().unwrap();
         loss.backward();
 
         let (mut worst_gradient, mut worst_step) = (0.0_f64, 0.0_f64);
@@ -202,5 +203,30 @@ fn one_training_step_is_the_authors() {
         println!(
             "{name}: loss {loss_error:e}, worst gradient {worst_gradient:e}, worst after step {worst_step:e}"
         );
+    }
+}
+
+#[test]
+fn the_optimizer_makes_the_authors_step_of_their_gradients() {
+    for name in NETWORKS {
+        let (network, golden) = imported(name);
+        let layers = locally_connected(&network);
+        let mut optimizer =
+            TrainingOptimizer::new(network.store(), description(name).optimizer.options()).unwrap();
+        for (parameter, tensor) in network.store().parameters() {
+            let gradient = golden.tensor(&format!("train.grad.{parameter}"));
+            let gradient = if layers.contains_key(parameter) {
+                from_authors(&gradient)
+            } else {
+                gradient
+            };
+            (tensor * gradient).sum(Kind::Float).backward();
+        }
+        optimizer.step().unwrap();
+        for (parameter, tensor) in network.store().parameters() {
+            let after = comparable(parameter, &tensor.detach(), &layers);
+            let error = relative_error(&after, &golden.tensor(&format!("train.after_step.{parameter}")));
+            assert!(error < 1e-6, "{name}: {parameter} differs by {error:e}");
+        }
     }
 }

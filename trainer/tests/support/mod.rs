@@ -5,6 +5,8 @@
     reason = "every test uses some of it"
 )]
 
+pub mod layers;
+
 use std::path::{Path, PathBuf};
 
 use model::Convolution;
@@ -33,10 +35,10 @@ impl Golden {
 
     pub fn tensor(&self, name: &str) -> Tensor {
         let view = self.0.tensor(name).unwrap();
-        let kind = if view.dtype == Dtype::I64 {
-            Kind::Int64
-        } else {
-            Kind::Float
+        let kind = match view.dtype {
+            Dtype::I64 => Kind::Int64,
+            Dtype::F64 => Kind::Double,
+            _ => Kind::Float,
         };
         let shape: Vec<i64> = view.shape.iter().map(|&length| length as i64).collect();
         Tensor::from_data_size(view.bytes, &shape, kind)
