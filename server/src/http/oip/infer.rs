@@ -1,0 +1,83 @@
+//! `POST /v2/models/{model}[/versions/{version}]/infer`.
+
+use actix_web::body::SizedStream;
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::body::{self, Coding};
+use super::error::ProtocolError;
+use super::response::Form;
+use super::{Named, request};
+use crate::error::{InternalError, ServerError};
+use crate::inference::Reservation;
+use crate::oip::infer;
+use crate::state::State;
+
+/// The length of a body's JSON, where raw tensors follow it.
+const JSON_LENGTH: &str = "Inference-Header-Content-Length";
+
+/// Answers one request. Packing and JSON are work for threads that serve no connections.
+pub(super) async fn infer(
+    state: web::Data<State>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ProtocolError> {
+    let Named { model, version } = Named::of(&request)?;
+    let (coding, json_length) = (
+        Coding::of_request(request.headers())?,
+        json_length(request.headers())?,
+    );
+    let answer_coding = Coding::of_answer(request.headers());
+    let limit = state.limits.body_bytes;
+    let body = body::read(payload, limit).await?;
+    let parse = move || request::parse(model, version, &coding.unpack(body, limit)?, json_length);
+    let mut parsed = blocking(parse).await??;
+    let form = Form::of(&mut parsed);
+    let answer = infer::infer(&state, parsed.request, None).await?;
+    let write = move || {
+        let written = form.write(answer)?;
+        let parts = answer_coding.pack(written.parts).map_err(InternalError::from)?;
+        Ok::<_, ServerError>((parts, written.json_length, written.reservation))
+    };
+    let (parts, json_length, reservation) = blocking(write).await??;
+    let mut response = HttpResponse::Ok();
+    if let Some(name) = answer_coding.name() {
+        response.insert_header((header::CONTENT_ENCODING, name));
+    }
+    match json_length {
+        Some(length) => response
+            .insert_header((JSON_LENGTH, length))
+            .content_type("application/octet-stream"),
+        None => response.content_type("application/json"),
+    };
+    Ok(response.body(in_parts(parts, reservation)))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, InternalError> {
+    Ok(tokio::task::spawn_blocking(work).await?)
+}
+
+/// A body that needn't be put together. `held` is dropped once it is sent.
+fn in_parts(
+    parts: Vec<Bytes>,
+    held: Reservation,
+) -> SizedStream<impl futures_util::Stream<Item = std::io::Result<Bytes>>> {
+    let length = parts.iter().map(|part| part.len() as u64).sum();
+    let parts = parts.into_iter().map(move |part| {
+        let _counted = &held;
+        Ok(part)
+    });
+    SizedStream::new(length, stream::iter(parts))
+}
+
+fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ServerError> {
+    let Some(value) = headers.get(JSON_LENGTH) else {
+        return Ok(None);
+    };
+    let length = value.to_str().ok().and_then(|value| value.parse().ok());
+    length.map(Some).ok_or_else(|| {
+        ServerError::InvalidArgument(format!("the header `{JSON_LENGTH}` is not a number of bytes"))
+    })
+}

@@ -1,0 +1,485 @@
+//! Stimuli and layers in, activations out: the one place that computes, whatever protocol asks.
+//!
+//! A request is checked against bundle and limits (`plan`), its stimuli are decoded and preprocessed, and computed in
+//! batches that it shares with others (`queues`, `scheduler`, `job`, `target`); what comes out is reduced to what it asked
+//! for (`reduce`). A large request is split into parts, of which a few are in work at a time. Whoever drops the future of a
+//! request takes back what still waits. `stream` does the same for many stimuli, group by group.
+
+mod job;
+mod options;
+mod plan;
+mod queues;
+mod reduce;
+mod scheduler;
+mod stream;
+mod target;
+mod timings;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use options::{Compression, ElementType, Options, Pooling, PreprocessingChoice, Priority};
+pub use queues::Depth;
+pub use stream::{ActivationStream, GroupAnswer};
+pub use timings::Timings;
+
+use model::image::ImageError;
+
+use crate::bundle::Bundle;
+use crate::error::{InternalError, ServerError};
+use crate::limits::Limits;
+use crate::onnx_runtime::OnnxRuntime;
+use crate::projection::product::Projector;
+use crate::projection::store::ProjectionStore;
+use crate::provider::Provider;
+use crate::scheduling::Scheduling;
+use crate::session::LayerOutput;
+use crate::session_cache::SessionCache;
+use crate::stimuli::{Decoded, Prepared, Preprocessor, Stimuli};
+use crate::telemetry::metrics::{Stage, metrics};
+use plan::Plan;
+use scheduler::{Scheduler, Urgency};
+use target::Target;
+
+/// Bytes of activations that are reduced without asking another thread: that would take longer.
+const SMALL_ANSWER: u128 = 64 << 10;
+
+/// What memory is counted in.
+const KIB: u128 = 1 << 10;
+
+/// Activations of one layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activations {
+    /// The layer's name.
+    pub layer: String,
+    /// `[N, C, H, W]`, for `fc` `[N, classes]`; pooled `[N, C]`, of some units `[N, units]`.
+    pub shape: Vec<usize>,
+    /// Type of the values.
+    pub data_type: ElementType,
+    /// How `chunks` are packed.
+    pub compression: Compression,
+    /// Little-endian values, the last dimension fastest: the pieces in their order.
+    pub chunks: Vec<Bytes>,
+}
+
+/// The answer to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// One entry for each layer that was asked for, in the order of the request.
+    pub activations: Vec<Activations>,
+    /// How long it took.
+    pub timings: Timings,
+    /// The memory that the activations take, which is counted until this is dropped.
+    pub reservation: Reservation,
+}
+
+/// Memory that is counted for a request until this is dropped.
+#[derive(Debug)]
+pub struct Reservation(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+
+/// How much waits for one network at one depth.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// The model's name.
+    pub model: String,
+    /// Its version.
+    pub version: u64,
+    /// The deepest layer.
+    pub layer: String,
+    /// Images that wait.
+    pub depth: Depth,
+}
+
+/// Computes activations.
+pub struct Inference {
+    sessions: SessionCache,
+    preprocessor: Preprocessor,
+    scheduler: Scheduler,
+    projections: Arc<ProjectionStore>,
+    /// Permits for requests.
+    requests: Arc<Semaphore>,
+    /// Permits for KiB.
+    memory: Arc<Semaphore>,
+    /// Where reducing blocks.
+    handle: Handle,
+    limits: Limits,
+    maximum_batch: usize,
+    maximum_wait: Duration,
+    /// Parts of a request that are in work at a time: one is decoded while the others are computed.
+    parts_in_work: usize,
+}
+
+impl Inference {
+    /// Decodes on `handle`'s blocking threads; `parallelism` is the number of cores that may be used.
+    pub fn new(
+        onnx_runtime: OnnxRuntime,
+        handle: Handle,
+        parallelism: usize,
+        limits: Limits,
+        scheduling: Scheduling,
+    ) -> Self {
+        let maximum_batch = scheduling.maximum_batch.get();
+        let projector = Projector::new(onnx_runtime.clone());
+        let sessions = SessionCache::new(
+            onnx_runtime,
+            handle.clone(),
+            scheduling.instances,
+            limits.queue_length,
+        );
+        let runs = scheduling.runs(parallelism);
+        Self {
+            sessions,
+            preprocessor: Preprocessor::new(handle.clone(), parallelism, limits),
+            scheduler: Scheduler::new(runs, maximum_batch, scheduling.maximum_delay, projector),
+            projections: Arc::new(ProjectionStore::new(limits.projection_bytes)),
+            requests: permits(limits.concurrent_requests),
+            memory: permits(limits.memory_bytes / KIB as usize),
+            handle,
+            limits,
+            maximum_batch,
+            maximum_wait: scheduling.maximum_wait,
+            parts_in_work: scheduling.instances.get().min(runs) + 1,
+        }
+    }
+
+    /// What computes.
+    pub fn provider(&self) -> &Provider {
+        self.sessions.onnx_runtime().provider()
+    }
+
+    /// Loads the sessions that compute a bundle's last layer: a bundle that can't be loaded is found out at start, and
+    /// the first classification needn't wait.
+    ///
+    /// # Errors
+    /// [`InternalError`] where ONNX Runtime refuses the graph.
+    pub async fn prepare(&self, bundle: &Arc<Bundle>) -> Result<(), InternalError> {
+        let last = bundle.manifest.layers.len().saturating_sub(1);
+        self.sessions.get(bundle, &[last]).await?;
+        Ok(())
+    }
+
+    /// Does something with the projections of a bundle, which may block.
+    ///
+    /// # Errors
+    /// [`ServerError::Internal`] where it panics.
+    pub async fn with_projections<T: Send + 'static>(
+        &self,
+        bundle: &Arc<Bundle>,
+        work: impl FnOnce(&Arc<ProjectionStore>, &Bundle) -> T + Send + 'static,
+    ) -> Result<T, ServerError> {
+        let (store, bundle) = (Arc::clone(&self.projections), Arc::clone(bundle));
+        let done = self.handle.spawn_blocking(move || work(&store, &bundle)).await;
+        Ok(done.map_err(InternalError::from)?)
+    }
+
+    /// Lets go of everything that was loaded for a bundle, by its id, that is no longer served; requests that still use it
+    /// finish.
+    pub fn release(&self, bundle: u64) {
+        self.sessions.release(bundle);
+        self.projections.release(bundle);
+    }
+
+    /// A place for a request, which is taken until it is dropped. Both protocols ask for it before they read a request.
+    ///
+    /// # Errors
+    /// [`ServerError::Busy`] where all places are taken.
+    pub fn enter(&self) -> Result<OwnedSemaphorePermit, ServerError> {
+        let place = Arc::clone(&self.requests).try_acquire_owned();
+        place.map_err(|_| ServerError::Busy {
+            what: format!(
+                "it works on {} requests, the most that it may",
+                self.limits.concurrent_requests
+            ),
+            retry_after: Duration::from_secs(1),
+        })
+    }
+
+    /// How much waits.
+    pub fn queues(&self) -> Vec<QueueDepth> {
+        let depths = self.scheduler.depths().into_iter();
+        let named = depths.map(|(target, depth)| {
+            let pool = target.pool;
+            let bundle = pool.bundle();
+            let layer = pool
+                .layers()
+                .last()
+                .and_then(|&layer| bundle.manifest.layers.get(layer));
+            QueueDepth {
+                model: bundle.model.clone(),
+                version: bundle.version,
+                layer: layer.map(|layer| layer.name.clone()).unwrap_or_default(),
+                depth,
+            }
+        });
+        named.collect()
+    }
+
+    /// Activations of `layers`, one entry for each, in their order. The network is computed no deeper than the deepest
+    /// of them. Dropping the future takes back what still waits.
+    ///
+    /// # Errors
+    /// Any [`ServerError`] of layers, stimuli, options, limits and time, or an internal one.
+    pub async fn infer(
+        &self,
+        bundle: &Arc<Bundle>,
+        stimuli: Stimuli,
+        layers: &[String],
+        options: &Options,
+    ) -> Result<Answer, ServerError> {
+        let latest = Instant::now() + self.limits.time;
+        let deadline = options.deadline.map_or(latest, |deadline| deadline.min(latest));
+        let work = self.infer_until(bundle, stimuli, layers, options, deadline);
+        match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(result) => result,
+            Err(_) => Err(ServerError::DeadlineExceeded),
+        }
+    }
+
+    async fn infer_until(
+        &self,
+        bundle: &Arc<Bundle>,
+        stimuli: Stimuli,
+        layers: &[String],
+        options: &Options,
+        deadline: Instant,
+    ) -> Result<Answer, ServerError> {
+        let plan = self.plan(bundle, layers, options).await?;
+        let prepared = self
+            .preprocessor
+            .prepare(stimuli, options.preprocessing, &bundle.manifest)?;
+        let images = prepared.images();
+        plan.check_size(images, self.limits.tensor_bytes)?;
+        let reservation = self.reserve(self.memory_of(bundle, &plan, images))?;
+        let target = self.target(bundle, &plan).await?;
+        let place = target.pool.admit()?;
+        if self.scheduler.expected_wait(&target, options.priority) > self.maximum_wait {
+            let what = format!("a request waits {} ms for", self.maximum_wait.as_millis());
+            return Err(target.pool.busy(&what));
+        }
+        let work = Work {
+            inference: self,
+            plan,
+            target,
+            prepared: Arc::new(prepared),
+            urgency: Urgency {
+                priority: options.priority,
+                deadline,
+                exclusive: options.exclusive,
+            },
+            skip_unreadable: false,
+        };
+        let done = work.run().await?;
+        drop(place);
+        Ok(Answer {
+            activations: done.activations,
+            timings: done.timings,
+            reservation,
+        })
+    }
+
+    /// Checks what a request asks of a bundle.
+    async fn plan(
+        &self,
+        bundle: &Arc<Bundle>,
+        layers: &[String],
+        options: &Options,
+    ) -> Result<Arc<Plan>, ServerError> {
+        let mut projections = Vec::new();
+        if !options.projections.is_empty() {
+            let names = options.projections.clone();
+            let find = move |store: &Arc<ProjectionStore>, bundle: &Bundle| {
+                names
+                    .iter()
+                    .map(|name| store.get(bundle, name))
+                    .collect::<Result<_, _>>()
+            };
+            projections = self.with_projections(bundle, find).await??;
+        }
+        Ok(Arc::new(Plan::new(bundle, layers, options, &projections)?))
+    }
+
+    /// What a plan is computed to, with its sessions loaded.
+    async fn target(&self, bundle: &Arc<Bundle>, plan: &Plan) -> Result<Target, ServerError> {
+        Ok(Target {
+            pool: self.sessions.get(bundle, &plan.layers).await?,
+            projected: Arc::clone(&plan.projected),
+        })
+    }
+
+    /// One zstd frame of all chunks.
+    ///
+    /// # Errors
+    /// [`ServerError::Internal`].
+    pub async fn pack(&self, chunks: Vec<Bytes>) -> Result<Bytes, ServerError> {
+        let packed = self
+            .handle
+            .spawn_blocking(move || reduce::compress(&chunks))
+            .await;
+        Ok(packed.map_err(InternalError::from)??)
+    }
+
+    /// Counts memory for a request.
+    fn reserve(&self, bytes: u128) -> Result<Reservation, ServerError> {
+        let limit = self.limits.memory_bytes;
+        let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.memory).try_acquire_many_owned(permits);
+        permit.map(Reservation).map_err(|_| ServerError::Busy {
+            what: format!("inputs and activations of all requests would take more than {limit} bytes"),
+            retry_after: Duration::from_secs(1),
+        })
+    }
+
+    /// Bytes that a request takes: its answer, and the inputs of the parts that are in work.
+    fn memory_of(&self, bundle: &Bundle, plan: &Plan, images: usize) -> u128 {
+        let in_work = images.min(self.parts_in_work * self.maximum_batch) as u128;
+        plan.bytes_per_image() * images as u128 + input_bytes(bundle) * in_work
+    }
+}
+
+fn permits(count: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
+}
+
+/// Bytes of one image as the network's input.
+fn input_bytes(bundle: &Bundle) -> u128 {
+    let input = bundle.manifest.architecture.input;
+    (input.channels * input.height * input.width * size_of::<f32>()) as u128
+}
+
+/// Stimuli that are computed to a target.
+struct Work<'a> {
+    inference: &'a Inference,
+    plan: Arc<Plan>,
+    target: Target,
+    prepared: Arc<Prepared>,
+    urgency: Urgency,
+    /// Whether images that can't be read are left out, or an error.
+    skip_unreadable: bool,
+}
+
+/// What has become of some images.
+#[derive(Default)]
+struct Done<T> {
+    activations: Vec<T>,
+    timings: Timings,
+    unreadable: Vec<(usize, ImageError)>,
+}
+
+impl Work<'_> {
+    /// Computes all of the images, a few parts at a time.
+    async fn run(&self) -> Result<Done<Activations>, ServerError> {
+        let plan = &self.plan;
+        let mut timings = Timings::default();
+        let mut unreadable = Vec::new();
+        let mut chunks: Vec<Vec<Bytes>> = plan.parts.iter().map(|_| Vec::new()).collect();
+        let images = self.prepared.images();
+        let parts = plan::split(images, self.inference.maximum_batch).map(|images| self.part(images));
+        let mut parts = futures_util::stream::iter(parts).buffered(self.inference.parts_in_work);
+        while let Some(part) = parts.try_next().await? {
+            timings.add(&part.timings);
+            unreadable.extend(part.unreadable);
+            std::iter::zip(&mut chunks, part.activations).for_each(|(chunks, bytes)| chunks.push(bytes));
+        }
+        drop(parts);
+        if plan.compression == Compression::Zstd {
+            let start = Instant::now();
+            for chunks in &mut chunks {
+                *chunks = vec![self.inference.pack(std::mem::take(chunks)).await?];
+            }
+            timings.serialise += start.elapsed();
+        }
+        Ok(Done {
+            activations: plan.answer(images - unreadable.len(), chunks),
+            timings,
+            unreadable,
+        })
+    }
+
+    /// Decodes, computes and reduces some of the images: bytes for each part of the plan.
+    async fn part(&self, images: Range<usize>) -> Result<Done<Bytes>, ServerError> {
+        let start = Instant::now();
+        let Decoded { input, unreadable } =
+            self.inference.preprocessor.decode(&self.prepared, images).await?;
+        let mut unreadable = unreadable;
+        if !self.skip_unreadable && !unreadable.is_empty() {
+            let (index, source) = unreadable.swap_remove(0);
+            return Err(ServerError::Image { index, source });
+        }
+        let mut timings = Timings {
+            decode: start.elapsed(),
+            ..Timings::default()
+        };
+        metrics().observe_stage(&self.target.pool.bundle().model, Stage::Decode, timings.decode);
+        let count = input.images();
+        if count == 0 {
+            return Ok(Done {
+                activations: self.plan.parts.iter().map(|_| Bytes::new()).collect(),
+                timings,
+                unreadable,
+            });
+        }
+        let scheduler = &self.inference.scheduler;
+        let computed = scheduler.compute(&self.target, self.urgency, input).await?;
+        timings.queue = computed.queue;
+        timings.compute = computed.compute;
+        timings.batches = 1;
+        timings.batch_images = computed.outputs.first().map_or(0, LayerOutput::images);
+        let start = Instant::now();
+        let (plan, outputs, range) = (Arc::clone(&self.plan), computed.outputs, computed.images);
+        let is_free = |part| reduce::is_free(part, plan.data_type, &outputs, &range);
+        let is_small =
+            plan.bytes_per_image() * count as u128 <= SMALL_ANSWER || plan.parts.iter().all(is_free);
+        let reduce = move || {
+            let parts = plan.parts.iter();
+            parts
+                .map(|part| reduce::bytes(part, plan.data_type, &outputs, range.clone()))
+                .collect()
+        };
+        let activations = if is_small {
+            reduce()
+        } else {
+            let reduced = self.inference.handle.spawn_blocking(reduce).await;
+            reduced.map_err(InternalError::from)?
+        };
+        timings.serialise = start.elapsed();
+        Ok(Done {
+            activations,
+            timings,
+            unreadable,
+        })
+    }
+}
+
+impl Plan {
+    fn answer(&self, images: usize, chunks: Vec<Vec<Bytes>>) -> Vec<Activations> {
+        std::iter::zip(&self.parts, chunks)
+            .map(|(part, chunks)| Activations {
+                layer: part.layer.clone(),
+                shape: [&[images], part.shape.as_slice()].concat(),
+                data_type: self.data_type,
+                compression: self.compression,
+                chunks,
+            })
+            .collect()
+    }
+}
+
+impl Activations {
+    /// The values in one piece.
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.chunks.len() == 1 {
+            return self.chunks.remove(0);
+        }
+        let mut bytes = BytesMut::with_capacity(self.chunks.iter().map(Bytes::len).sum());
+        for chunk in self.chunks {
+            bytes.extend_from_slice(&chunk);
+        }
+        bytes.freeze()
+    }
+}
