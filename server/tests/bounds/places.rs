@@ -1,0 +1,107 @@
+//! How many requests there are at a time, and how much memory they may take together.
+
+use std::time::Duration;
+
+use h2::client;
+use proto::ventral::v1::GetModelRequest;
+use proto::ventral::v1::ventral_client::VentralClient;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::support::running::Running;
+use crate::support::{http_client, png};
+use crate::{FULL, assert_message, classify, framed, head, request, send, waiting};
+
+/// Asks for the model until there is a place for the call: places are given back a moment after the queue's.
+async fn wait_for_a_place(client: &mut VentralClient<Channel>) {
+    let model = GetModelRequest {
+        model: "hand".into(),
+        ..Default::default()
+    };
+    for attempt in 0.. {
+        match client.get_model(model.clone()).await {
+            Ok(_) => return,
+            Err(status) => assert!(attempt < 6000, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_requests_are_worked_on_than_allowed() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.concurrent_requests = 2;
+    let running = Running::start_config(config).await;
+    let image = png(4, 4, &[1; 16]);
+    let mut client = running.client().await;
+    let connections = [0; 2].map(|_| send(&running.url(""), &image));
+    running.wait_for_waiting(2).await;
+
+    let (status, retry_after, body) = classify(&running, &image);
+    assert_eq!((status, retry_after.as_deref()), (429, Some("1")), "{body}");
+    assert_message(&body, "works on 2 requests");
+    let model = GetModelRequest {
+        model: "hand".into(),
+        ..Default::default()
+    };
+    let status = client.get_model(model).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    let health = http_client().get(running.url("/healthz")).call().unwrap();
+    assert_eq!(health.status(), 200, "health is known all the same");
+
+    drop(connections);
+    running.wait_for_waiting(0).await;
+    wait_for_a_place(&mut client).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_memory_is_promised_than_there_is() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    // One image: 64 bytes of input, 128 of `relu`.
+    config.limits.memory_bytes = 4096;
+    let running = Running::start_config(config).await;
+    let mut client = running.client().await;
+    let mut other = client.clone();
+    let first = tokio::spawn(async move { other.get_activations(request(15)).await });
+    running.wait_for_waiting(15).await;
+    let status = client.get_activations(request(15)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("more than 4096 bytes"), "{status}");
+    assert!(status.metadata().get("retry-after").is_some());
+    first.abort();
+    running.wait_for_waiting(0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_left_unread_gives_its_place_back() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.concurrent_requests = 1;
+    config.limits.unread = Duration::from_millis(100);
+    let running = Running::start_config(config).await;
+    let url = running.grpc_url();
+    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    // A client that takes nothing of an answer but its head.
+    let (client, connection) = client::Builder::new()
+        .initial_window_size(0)
+        .handshake::<_, bytes::Bytes>(connection)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let (answer, mut body) = client.send_request(head(&url).body(()).unwrap(), false).unwrap();
+    body.send_data(framed(&request(FULL)), true).unwrap();
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+
+    wait_for_a_place(&mut running.client().await).await;
+    drop(answer);
+    connection.abort();
+    running.stop().await;
+}
