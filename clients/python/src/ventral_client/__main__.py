@@ -1,0 +1,7 @@
+"""`python -m ventral_client` is `ventral-client`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())
