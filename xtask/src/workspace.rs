@@ -16,3 +16,8 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) fn native_folder() -> PathBuf {
     root().join("target").join("native")
 }
+
+/// The folder that benchmarks write to.
+pub(crate) fn bench_folder() -> PathBuf {
+    root().join("target").join("bench")
+}

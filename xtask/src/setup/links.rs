@@ -159,4 +159,71 @@ mod tests {
             Path::new("site")
         );
     }
+
+    fn unpacked_wheels(site: &Path) {
+        let library = format!("onnxruntime/capi/libonnxruntime.so.{ONNXRUNTIME_VERSION}");
+        for file in [
+            "torch/include/torch/torch.h",
+            "torch/lib/libtorch.so",
+            "torch/lib/libtorch_cpu.so",
+            "torch/lib/libc10.so",
+            "nvidia/cu13/lib/libcudart.so.13",
+            "onnxruntime/capi/libonnxruntime_providers_shared.so",
+            &library,
+        ] {
+            let path = site.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file).unwrap();
+        }
+    }
+
+    #[test]
+    fn links_hold_after_the_folder_was_moved() {
+        let parent = tempfile::tempdir().unwrap();
+        let native = parent.path().join("native");
+        unpacked_wheels(&native.join("site"));
+        assert!(!hold(&native));
+        make(&native, &native.join("site"), Variant::Cuda).unwrap();
+        let moved = parent.path().join("moved");
+        fs::rename(&native, &moved).unwrap();
+        assert!(hold(&moved));
+        assert!(
+            moved
+                .join("onnxruntime/libonnxruntime_providers_shared.so")
+                .exists()
+        );
+        // Where torch's libraries look for NVIDIA's.
+        assert!(
+            moved
+                .join("libtorch/lib/../../nvidia/cu13/lib/libcudart.so.13")
+                .exists()
+        );
+        fs::remove_file(moved.join("onnxruntime/libonnxruntime.so")).unwrap();
+        assert!(!hold(&moved));
+    }
+
+    #[test]
+    fn without_cuda_libtorch_stands_for_its_cpu_half() {
+        let native = tempfile::tempdir().unwrap();
+        let site = native.path().join("site");
+        unpacked_wheels(&site);
+        let libtorch = native.path().join("libtorch/lib/libtorch.so");
+        make(native.path(), &site, Variant::Cuda).unwrap();
+        assert_eq!(fs::read_to_string(&libtorch).unwrap(), "torch/lib/libtorch.so");
+        make(native.path(), &site, Variant::Cpu).unwrap();
+        assert_eq!(fs::read_to_string(&libtorch).unwrap(), LIBTORCH_FOR_CPU);
+    }
+
+    #[test]
+    fn a_wheel_without_the_library_is_an_error() {
+        let native = tempfile::tempdir().unwrap();
+        let site = native.path().join("site");
+        unpacked_wheels(&site);
+        fs::remove_file(site.join(format!(
+            "onnxruntime/capi/libonnxruntime.so.{ONNXRUNTIME_VERSION}"
+        )))
+        .unwrap();
+        let error = make(native.path(), &site, Variant::Cpu).unwrap_err();
+        assert!(error.to_string().contains("libonnxruntime.so"), "{error}");
+    }
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask setup`: the native libraries, taken from the Python wheels of PyTorch and ONNX Runtime.
+//! `cargo xtask setup`: the native libraries, taken from the Python wheels of PyTorch and ONNX Runtime; and, for the
+//! tests, an environment with Python packages.
 //!
 //! What it makes under `target/native` (all links relative, so that the checkout can be moved):
 //!
@@ -13,9 +14,12 @@
 
 mod links;
 mod metadata;
+mod pip;
 mod python;
+mod python_tests;
 mod requirements;
 mod stamp;
+mod watch;
 mod wheels;
 
 use std::fmt;
@@ -27,7 +31,12 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{report, workspace};
+use crate::{cargo, report, workspace};
+pub(crate) use python::Environment;
+pub(crate) use python_tests::{
+    BRAIN_SCORE_PYTHON, BrainScore, CLIENT as CLIENT_FOLDER, prepare as prepare_python_tests,
+    prepare_baselines, prepare_brain_score, prepare_client as prepare_client_tests, prepare_data_benchmark,
+};
 use stamp::Stamp;
 
 /// Which processors the libraries compute on.
@@ -47,6 +56,14 @@ impl fmt::Display for Variant {
             Self::Cuda => "CUDA",
         })
     }
+}
+
+/// Names and versions of the libraries that a set-up installs.
+pub(crate) fn library_versions() -> [(&'static str, &'static str); 2] {
+    [
+        ("libtorch", stamp::TORCH_VERSION),
+        ("onnxruntime", stamp::ONNXRUNTIME_VERSION),
+    ]
 }
 
 /// Sets up the libraries of the variant that was chosen earlier, or else those for CPUs.
@@ -73,14 +90,13 @@ pub(crate) fn set_up(variant: Variant) -> Result<()> {
     if !site.is_dir() {
         install(&native, &site, variant)?;
     }
-    Stamp::remove(&native)?;
-    links::make(&native, &site, variant)?;
-    if let Some(found) = found
-        && found.variant != variant
-    {
+    if found.is_some_and(|found| found.variant != variant) {
         forget_linked_programs()?;
     }
+    Stamp::remove(&native)?;
+    links::make(&native, &site, variant)?;
     wanted.write(&native)?;
+    remove_outdated_sites(&native, &wanted)?;
     report::line(&format!(
         "native libraries: {wanted}, set up in {:.0} s",
         start.elapsed().as_secs_f64()
@@ -103,19 +119,31 @@ fn install(native: &Path, site: &Path, variant: Variant) -> Result<()> {
     let partial = native.join("site.partial");
     links::remove(&partial)?;
     fs::create_dir_all(&partial).with_context(|| format!("can't make the folder {}", partial.display()))?;
-    let python = python::Environment::prepare(native)?;
+    let python = Environment::prepare(&native.join("python"))?;
     wheels::install(&python, &partial, variant)?;
     fs::rename(&partial, site)
         .with_context(|| format!("can't rename {} to {}", partial.display(), site.display()))
+}
+
+/// Wheels' contents that an earlier version of this set-up has unpacked.
+fn remove_outdated_sites(native: &Path, current: &Stamp) -> Result<()> {
+    let entries =
+        fs::read_dir(native).with_context(|| format!("can't read the folder {}", native.display()))?;
+    for entry in entries {
+        let entry = entry.with_context(|| format!("can't read the folder {}", native.display()))?;
+        if current.replaces(&entry.file_name().to_string_lossy()) {
+            links::remove(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// torch-sys asks only once which libraries there are, when it's compiled: after a change between CPU and CUDA it's
 /// compiled anew.
 fn forget_linked_programs() -> Result<()> {
     report::line("torch-sys will be compiled anew for the other libraries");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     for profile in ["dev", "release"] {
-        let output = Command::new(&cargo)
+        let output = Command::new(cargo::program())
             .args(["clean", "--quiet", "--package", "torch-sys", "--profile", profile])
             .current_dir(workspace::root())
             .output()

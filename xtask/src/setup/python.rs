@@ -1,4 +1,4 @@
-//! The virtual environment whose pip fetches the wheels.
+//! Virtual environments: one whose pip fetches the libraries' wheels, one that the Python tests run in.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,29 +14,36 @@ const MINIMUM: (u32, u32) = (3, 10);
 const WITH_WHEELS: std::ops::RangeInclusive<(u32, u32)> = (3, 11)..=(3, 14);
 const OTHERWISE: (u32, u32) = (3, 12);
 
+/// The interpreter that environments are made with.
+const PYTHON: &str = "python3";
+
 const INSTALL_PYTHON: &str =
     "install Python 3.10 or newer, on Debian and Ubuntu with `apt-get install python3 python3-venv`";
 
 /// A virtual environment with pip.
-pub(super) struct Environment {
+pub(crate) struct Environment {
     interpreter: PathBuf,
     version: (u32, u32),
 }
 
 impl Environment {
-    /// Opens the virtual environment of an earlier set-up or makes a new one.
-    pub(super) fn prepare(native: &Path) -> Result<Self> {
-        let Some(version) = version_of(Path::new("python3")) else {
-            bail!("no python3 found; {INSTALL_PYTHON}");
+    /// Opens the virtual environment that an earlier set-up made in `folder`, or makes a new one in its place.
+    pub(super) fn prepare(folder: &Path) -> Result<Self> {
+        let Some(version) = version_of(Path::new(PYTHON)) else {
+            bail!("no {PYTHON} found; {INSTALL_PYTHON}");
         };
         if version < MINIMUM {
-            bail!("python3 is Python {}.{}; {INSTALL_PYTHON}", version.0, version.1);
+            bail!("{PYTHON} is Python {}.{}; {INSTALL_PYTHON}", version.0, version.1);
         }
-        let folder = native.join("python");
+        Self::prepare_with(PYTHON, folder)
+    }
+
+    /// The same with another interpreter, as [`find`] gives it.
+    pub(super) fn prepare_with(python: &str, folder: &Path) -> Result<Self> {
         let interpreter = folder.join("bin").join("python");
         if !has_pip(&interpreter) {
-            links::remove(&folder)?;
-            make(&folder)?;
+            links::remove(folder)?;
+            make(python, folder)?;
         }
         let version = version_of(&interpreter).with_context(|| {
             format!(
@@ -49,7 +56,7 @@ impl Environment {
     }
 
     /// The interpreter, about to be run.
-    pub(super) fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         Command::new(&self.interpreter)
     }
 
@@ -57,6 +64,13 @@ impl Environment {
     pub(super) fn wheel_tags(&self) -> Vec<String> {
         wheel_tags(self.version)
     }
+}
+
+/// An interpreter of exactly this version, if there is one where programs are looked for.
+pub(super) fn find(version: (u32, u32)) -> Option<String> {
+    [PYTHON.to_owned(), format!("python{}.{}", version.0, version.1)]
+        .into_iter()
+        .find(|name| version_of(Path::new(name)) == Some(version))
 }
 
 fn wheel_tags(version: (u32, u32)) -> Vec<String> {
@@ -79,12 +93,12 @@ fn wheel_tags(version: (u32, u32)) -> Vec<String> {
     tags
 }
 
-fn make(folder: &Path) -> Result<()> {
-    let output = Command::new("python3")
+fn make(python: &str, folder: &Path) -> Result<()> {
+    let output = Command::new(python)
         .args(["-m", "venv"])
         .arg(folder)
         .output()
-        .context("can't run python3")?;
+        .with_context(|| format!("can't run {python}"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -92,12 +106,12 @@ fn make(folder: &Path) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if said.contains("ensurepip") || said.contains("No module named venv") {
         bail!(
-            "python3 can't make virtual environments; install what it lacks, on Debian and Ubuntu with `apt-get \
-             install python3-venv`"
+            "{python} can't make virtual environments; install what it lacks, on Debian and Ubuntu with `apt-get \
+             install {python}-venv`"
         );
     }
     bail!(
-        "python3 can't make the virtual environment {}: {}",
+        "{python} can't make the virtual environment {}: {}",
         folder.display(),
         said.trim()
     );
@@ -125,6 +139,13 @@ fn has_pip(interpreter: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_version_itself_is_found() {
+        assert_eq!(find((3, 1)), None);
+        let version = version_of(Path::new(PYTHON)).unwrap();
+        assert_eq!(find(version), Some(PYTHON.to_owned()));
+    }
 
     #[test]
     fn a_python_without_wheels_of_its_own_fetches_those_of_another() {

@@ -1,6 +1,5 @@
 //! What the machine has to offer before anything is downloaded.
 
-use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
@@ -14,26 +13,24 @@ pub(super) fn check() -> Result<()> {
             std::env::consts::ARCH
         );
     }
-    if !has_cpp_compiler() {
-        bail!(
-            "no C++ compiler found (c++, g++ or clang++, or the one in $CXX); libtorch's bindings need one: install \
-             one, on Debian and Ubuntu with `apt-get install g++`"
-        );
+    // The compiler that the build of libtorch's bindings takes, and no other.
+    let named = std::env::var("CXX").ok().filter(|name| !name.trim().is_empty());
+    match named {
+        Some(compiler) if !runs(&compiler) => {
+            bail!("the C++ compiler that $CXX names, {compiler:?}, doesn't run; libtorch's bindings need one")
+        }
+        None if !runs("c++") => bail!(
+            "no C++ compiler found (c++), which libtorch's bindings need; install one, on Debian and Ubuntu with \
+             `apt-get install g++`, or let $CXX name one"
+        ),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
-fn has_cpp_compiler() -> bool {
-    let named = std::env::var_os("CXX").filter(|name| !name.is_empty());
-    let candidates = named.map_or_else(
-        || ["c++", "g++", "clang++"].map(OsString::from).to_vec(),
-        |name| vec![name],
-    );
-    candidates.iter().any(|compiler| {
-        // $CXX may hold arguments too: `ccache g++`.
-        let compiler = compiler.to_string_lossy();
-        let mut words = compiler.split_whitespace();
-        let Some(program) = words.next() else { return false };
+/// Whether a compiler, with arguments perhaps (`ccache g++`), says its version.
+fn runs(compiler: &str) -> bool {
+    let mut words = compiler.split_whitespace();
+    words.next().is_some_and(|program| {
         Command::new(program)
             .args(words)
             .arg("--version")
@@ -42,4 +39,18 @@ fn has_cpp_compiler() -> bool {
             .status()
             .is_ok_and(|status| status.success())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::runs;
+
+    #[test]
+    fn a_compiler_is_what_says_its_version() {
+        assert!(runs("cargo"));
+        assert!(runs("env cargo"));
+        assert!(!runs("false"));
+        assert!(!runs("no-such-compiler"));
+        assert!(!runs(" "));
+    }
 }

@@ -57,11 +57,22 @@ impl Stamp {
 
     /// The folder of the unpacked wheels. Its name holds everything that its contents depend on.
     pub(super) fn site_folder(&self) -> String {
-        let variant = self.variant.to_string().to_lowercase();
         format!(
-            "site-{variant}-torch-{}-onnxruntime-{}-{}",
-            self.torch, self.onnxruntime, self.layout
+            "{}torch-{}-onnxruntime-{}-{}",
+            self.site_prefix(),
+            self.torch,
+            self.onnxruntime,
+            self.layout
         )
+    }
+
+    /// Whether a folder holds the unpacked wheels of other versions, for the same processors.
+    pub(super) fn replaces(&self, folder: &str) -> bool {
+        folder.starts_with(&self.site_prefix()) && folder != self.site_folder()
+    }
+
+    fn site_prefix(&self) -> String {
+        format!("site-{}-", self.variant.to_string().to_lowercase())
     }
 }
 
@@ -72,5 +83,29 @@ impl fmt::Display for Stamp {
             "libtorch {} and ONNX Runtime {} for {}",
             self.torch, self.onnxruntime, self.variant
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_up_replaces_those_of_other_versions_for_the_same_processors() {
+        let stamp = Stamp::of(Variant::Cpu);
+        assert!(!stamp.replaces(&stamp.site_folder()));
+        assert!(stamp.replaces("site-cpu-torch-2.0.0-onnxruntime-1.0.0-1"));
+        assert!(!stamp.replaces(&Stamp::of(Variant::Cuda).site_folder()));
+        assert!(!stamp.replaces("python"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Stamp::read(folder.path()), None);
+        Stamp::of(Variant::Cuda).write(folder.path()).unwrap();
+        assert_eq!(Stamp::read(folder.path()), Some(Stamp::of(Variant::Cuda)));
+        Stamp::remove(folder.path()).unwrap();
+        assert_eq!(Stamp::read(folder.path()), None);
     }
 }
