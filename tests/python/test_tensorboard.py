@@ -49,7 +49,7 @@ def assert_shows(found: dict[str, list[tuple[int, float]]], lines: list[dict]) -
     epochs = [line for line in lines if line["event"] == "epoch"]
     expected = {
         f"train/{figure}": [((line["epoch"] - 1) * STEPS + line["step"], line[figure]) for line in steps]
-        for figure in ("loss", "learning_rate", "images_per_second")
+        for figure in ("loss", "top1", "top5", "learning_rate", "images_per_second")
     }
     expected |= {
         f"test/{figure}": [(line["epoch"] * STEPS, line["test"][figure]) for line in epochs]

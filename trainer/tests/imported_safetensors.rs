@@ -180,8 +180,12 @@ fn networks_of_a_thousand_classes_see_imagenet() {
     let CheckpointHeader {
         architecture,
         preprocessing,
+        class_names,
         ..
     } = found.header();
+    assert_eq!(class_names.len(), 1000);
+    assert_eq!(class_names[0], "tench, Tinca tinca");
+    assert_eq!(class_names[999], "toilet tissue, toilet paper, bathroom tissue");
     let input = InputShape {
         channels: 3,
         height: 224,
@@ -189,8 +193,14 @@ fn networks_of_a_thousand_classes_see_imagenet() {
     };
     assert_eq!((architecture.input, architecture.classes), (input, 1000));
     assert_eq!(*preprocessing, Preprocessing::imagenet(input));
-    let found = imported(folder.path(), &source, &options(64)).unwrap();
+    let given: Vec<String> = (0..1000).map(|class| format!("class {class}")).collect();
+    let options = ImportOptions {
+        class_names: given.clone(),
+        ..options(64)
+    };
+    let found = imported(folder.path(), &source, &options).unwrap();
     assert_eq!(found.header().architecture.input.height, 64);
+    assert_eq!(found.header().class_names, given);
 }
 
 #[test]

@@ -55,6 +55,8 @@ fn every_figure_is_in_the_log_once() {
         assert_eq!(line["epoch"], epoch);
         let figures = if step < 5 {
             assert_eq!(line["step"], step);
+            let hits = |figure: &str| line[figure].as_f64().unwrap();
+            assert!(0.0 <= hits("top1") && hits("top1") <= hits("top5") && hits("top5") <= 1.0, "{line}");
             vec!["loss", "learning_rate", "images_per_second"]
         } else {
             for figure in ["top1", "top5", "loss"] {

@@ -31,3 +31,4 @@ pub use order::{epoch_batches, in_order};
 pub use set::{DataSet, DataSetKind};
 pub use source::NativeSize;
 pub use split::Split;
+pub(crate) use wordnet::imagenet_class_names;

@@ -15,6 +15,11 @@ pub(super) fn imagenet() -> BTreeMap<&'static str, &'static str> {
     parse(TABLE)
 }
 
+/// The names of ImageNet's 1,000 classes in the order of their ids, which is that of the logits of networks trained on it.
+pub(crate) fn imagenet_class_names() -> Vec<String> {
+    imagenet().into_values().map(str::to_owned).collect()
+}
+
 /// Ids and names of a table, an id, a tab and a name a line; TinyImageNet's `words.txt` is one.
 pub(super) fn parse(table: &str) -> BTreeMap<&str, &str> {
     table

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use model::checkpoint::{self, Dtype};
 use model::network::{TensorRole, TensorSpec};
-use model::{CheckpointHeader, Convolution, Network};
+use model::{Architecture, CheckpointHeader, Convolution, Network};
 
-use super::infer::architecture;
+use super::infer::{IMAGENET_CLASSES, architecture};
 use super::source::Source;
 use super::tensor::{ImportedTensor, StoredTensor};
 use super::{ImportError, ImportOptions};
+use crate::data::imagenet_class_names;
 
 /// Imports a file of a PyTorch network's tensors and returns the header and the digest of the checkpoint.
 ///
@@ -50,7 +51,7 @@ fn convert<'a>(
     if let Some(epoch) = source.epoch() {
         provenance.insert("epoch".into(), epoch.into());
     }
-    let class_names = options.class_names.clone();
+    let class_names = class_names(&architecture, options);
     Ok((
         CheckpointHeader {
             architecture,
@@ -60,6 +61,18 @@ fn convert<'a>(
         },
         tensors,
     ))
+}
+
+/// The names that were given, else those of ImageNet's classes for a network that seems to tell them apart.
+fn class_names(architecture: &Architecture, options: &ImportOptions) -> Vec<String> {
+    let given = &options.class_names;
+    if !given.is_empty() || (architecture.classes, architecture.input.channels) != (IMAGENET_CLASSES, 3) {
+        return given.clone();
+    }
+    tracing::info!(
+        "the {IMAGENET_CLASSES} classes are taken to be ImageNet's and get their names, which --class-names changes"
+    );
+    imagenet_class_names()
 }
 
 fn tensors<'a>(source: &'a Source, network: &Network) -> Result<Tensors<'a>, ImportError> {

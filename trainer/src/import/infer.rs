@@ -12,7 +12,7 @@ pub(super) type Shapes = BTreeMap<String, Vec<usize>>;
 /// Height and width of ImageNet's images, after the usual crop.
 const IMAGENET_SIZE: usize = 224;
 /// Classes of ImageNet.
-const IMAGENET_CLASSES: usize = 1000;
+pub(super) const IMAGENET_CLASSES: usize = 1000;
 
 /// The architecture whose tensors these are. A convolutional network fits any input size, a locally connected one only
 /// that which it was trained for (an even one, as its stem's stride is lost): `input_size` (height, width) overrides.

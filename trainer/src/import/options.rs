@@ -9,7 +9,8 @@ pub struct ImportOptions {
     pub input_size: Option<(usize, usize)>,
     /// How images become the network's input; ImageNet's where `None` and the network takes colour images.
     pub preprocessing: ImportPreprocessing,
-    /// Names of the classes in the order of the logits; may be empty.
+    /// Names of the classes in the order of the logits. Without them a network of colour images and 1,000 classes gets those
+    /// of ImageNet's classes, other networks get none.
     pub class_names: Vec<String>,
 }
 

@@ -61,6 +61,14 @@ impl Tally {
         self.loss += logits
             .f_cross_entropy_loss::<&Tensor>(labels, None, Reduction::Sum, -100, 0.0)?
             .f_double_value(&[])?;
+        self.add_hits(logits, labels)
+    }
+
+    /// Adds a batch as [`Self::add`] does, all but its loss.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub(crate) fn add_hits(&mut self, logits: &Tensor, labels: &Tensor) -> Result<(), TchError> {
         let (_, best) = logits.f_topk(5.min(logits.size()[1]), 1, true, true)?;
         let hits = best
             .f_eq_tensor(&labels.f_unsqueeze(1)?)?

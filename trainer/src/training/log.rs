@@ -22,6 +22,10 @@ pub enum Record {
         step: usize,
         /// Mean cross-entropy of the batch, before the step.
         loss: f64,
+        /// Fraction of the batch's images whose class had the largest logit before the step, 0..1.
+        top1: f64,
+        /// Fraction of those whose class was among the five largest logits, 0..1.
+        top5: f64,
         /// Of the step.
         learning_rate: f64,
         /// Of the steps to come, under float16.
@@ -196,6 +200,8 @@ fn scalars(record: &Record, steps: usize) -> (u64, Vec<(String, f64)>) {
             epoch,
             step,
             loss,
+            top1,
+            top5,
             learning_rate,
             loss_scale,
             images_per_second,
@@ -203,6 +209,8 @@ fn scalars(record: &Record, steps: usize) -> (u64, Vec<(String, f64)>) {
             let made = (epoch - 1) * steps + step;
             let figures = named(&[
                 ("train/loss", Some(*loss)),
+                ("train/top1", Some(*top1)),
+                ("train/top5", Some(*top5)),
                 ("train/learning_rate", Some(*learning_rate)),
                 ("train/loss_scale", *loss_scale),
                 ("train/images_per_second", Some(*images_per_second)),
@@ -250,6 +258,8 @@ mod tests {
             epoch,
             step,
             loss: 1.0,
+            top1: 0.25,
+            top5: 0.5,
             learning_rate: 0.5,
             loss_scale: None,
             images_per_second: 10.0,
@@ -322,7 +332,13 @@ mod tests {
         let tags: Vec<&str> = figures.iter().map(|(tag, _)| tag.as_str()).collect();
         assert_eq!(
             tags,
-            ["train/loss", "train/learning_rate", "train/images_per_second"]
+            [
+                "train/loss",
+                "train/top1",
+                "train/top5",
+                "train/learning_rate",
+                "train/images_per_second"
+            ]
         );
         let (at, figures) = scalars(&epoch(3), 10);
         assert_eq!(at, 30);

@@ -307,7 +307,8 @@ impl Trainer<'_> {
             if batch.indices.len() < batch.skipped.min(1) + 1 {
                 continue;
             }
-            let loss = self.step(&batch, optimizer, loss_scale.as_mut())?;
+            let Evaluation { loss, top1, top5, .. } =
+                self.step(&batch, optimizer, loss_scale.as_mut())?;
             if !loss.is_finite() {
                 bar.abandon_with_message("the loss is not finite");
                 let (epoch, step) = (epoch + 1, step + 1);
@@ -327,13 +328,15 @@ impl Trainer<'_> {
                     .run(self.network, self.options.seed, position)?;
             }
             bar.inc(1);
-            bar.set_message(format!("loss {loss:.4}"));
+            bar.set_message(format!("loss {loss:.4}, top-1 {:.0} %", top1 * 100.0));
             let images_per_second = batch.indices.len() as f64 / clock.elapsed().as_secs_f64();
             clock = Instant::now();
             log.write(&Record::Step {
                 epoch: epoch + 1,
                 step: step + 1,
                 loss,
+                top1,
+                top5,
                 learning_rate,
                 loss_scale: loss_scale.map(|scale| scale.factor()),
                 images_per_second,
@@ -348,7 +351,7 @@ impl Trainer<'_> {
         batch: &Batch,
         optimizer: &mut Optimizer,
         loss_scale: Option<&mut LossScale>,
-    ) -> Result<f64, TrainingError> {
+    ) -> Result<Evaluation, TrainingError> {
         let images = batch.indices.len();
         let parts = parts(images, self.options.micro_batch.unwrap_or(images));
         let parts = parts.into_iter().map(|part| {

@@ -8,7 +8,8 @@
 use model::network::ConvolutionUnit;
 use tch::{TchError, Tensor, no_grad};
 
-use super::{LossScale, Optimizer, TrainingError};
+use super::evaluation::Tally;
+use super::{Evaluation, LossScale, Optimizer, TrainingError};
 use crate::engine::{self, WeightGradient, unscale};
 use crate::network::{LayerGradients, TorchNetwork};
 
@@ -47,8 +48,8 @@ impl LayerGradients for Part<'_> {
 }
 
 impl TrainingStep<'_> {
-    /// Makes a step with the mean cross-entropy of a batch, and returns that. A loss that is not finite is returned at once,
-    /// with all weights as they were.
+    /// Makes a step with the mean cross-entropy of a batch, and returns how well the batch was classified before the step. A
+    /// loss that is not finite is returned at once, with all weights as they were.
     ///
     /// `parts` are the batch's images `[N, C, H, W]` with their classes `[N]`: BatchNorm's statistics are those of a part.
     /// `images` is the number of them all. With `scale`, a step whose gradients overflow isn't made.
@@ -61,10 +62,14 @@ impl TrainingStep<'_> {
         images: usize,
         optimizer: &mut Optimizer,
         mut scale: Option<&mut LossScale>,
-    ) -> Result<f64, TrainingError> {
+    ) -> Result<Evaluation, TrainingError> {
         let (count, factor) = (parts.len(), scale.as_deref().map_or(1.0, LossScale::factor));
         optimizer.zero_gradients()?;
-        let mut total = 0.0;
+        let (mut loss_so_far, mut tally) = (0.0, Tally::default());
+        let classified = |tally: Tally, loss| Evaluation {
+            loss,
+            ..tally.evaluation()
+        };
         for (index, part) in parts.enumerate() {
             let (inputs, labels) = part?;
             let share = inputs.size()[0] as f64 / images as f64;
@@ -82,9 +87,10 @@ impl TrainingStep<'_> {
                 -100,
                 0.0,
             )?;
-            total += loss.f_double_value(&[])? * share;
-            if !total.is_finite() {
-                return Ok(total);
+            loss_so_far += loss.f_double_value(&[])? * share;
+            no_grad(|| tally.add_hits(pass.logits(), &labels))?;
+            if !loss_so_far.is_finite() {
+                return Ok(classified(tally, loss_so_far));
             }
             pass.backward(&loss.f_mul_scalar(share * factor)?)?;
         }
@@ -95,7 +101,7 @@ impl TrainingStep<'_> {
             }
             None => optimizer.step()?,
         }
-        Ok(total)
+        Ok(classified(tally, loss_so_far))
     }
 
     /// Makes the step with scaled gradients, all of which are in memory. False where one of them overflowed: then nothing
