@@ -62,8 +62,8 @@ impl WeightFiles {
     }
 
     /// What the file system numbers them with.
-    pub fn inodes(&self) -> impl Iterator<Item = u64> {
-        self.files.values().map(|file| file.number.1)
+    pub fn numbers(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.files.values().map(|file| file.number)
     }
 
     /// Whether a folder has these files, and not others of the same names.

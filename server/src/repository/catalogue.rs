@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::discovery::{Stamp, parse_version};
 use crate::bundle::Bundle;
 use crate::error::ServerError;
+
+/// How long nothing is tried after loading has failed once; twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// How long nothing is tried at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A bundle that is being served.
 #[derive(Debug)]
@@ -79,6 +85,12 @@ pub(super) enum Contents {
     Loaded(Arc<Loaded>),
     /// It made room for others, or there was none; the next request loads it.
     OnDemand,
+    /// The same, but loading it has failed, perhaps only for a while: a request after `again` tries once more.
+    Failing {
+        /// How often in a row.
+        failures: u32,
+        again: Instant,
+    },
     /// A client has said so.
     Unloaded,
     /// It can't be served.
@@ -128,10 +140,24 @@ impl BundleState {
 impl Contents {
     pub fn state(&self) -> BundleState {
         match self {
-            Self::Loaded(_) | Self::OnDemand => BundleState::Ready,
+            Self::Loaded(_) | Self::OnDemand | Self::Failing { .. } => BundleState::Ready,
             Self::Loading => BundleState::Loading,
             Self::Unloaded | Self::Broken => BundleState::Unavailable,
         }
+    }
+
+    /// What there is after loading has failed in a way that may pass; nothing where it can't be loaded on demand.
+    pub fn after_failure(&self) -> Option<Self> {
+        let failures = match self {
+            Self::OnDemand => 1,
+            Self::Failing { failures, .. } => failures.saturating_add(1),
+            _ => return None,
+        };
+        let wait = FIRST_WAIT.saturating_mul(1 << (failures - 1).min(16));
+        Some(Self::Failing {
+            failures,
+            again: Instant::now() + wait.min(LONGEST_WAIT),
+        })
     }
 
     pub fn loaded(&self) -> Option<&Arc<Loaded>> {
@@ -152,12 +178,14 @@ impl Catalogue {
         match &version.contents {
             Contents::Loaded(loaded) => Ok(Found::Loaded(Arc::clone(loaded))),
             Contents::OnDemand => Ok(Found::OnDemand(number)),
+            Contents::Failing { again, .. } if *again <= Instant::now() => Ok(Found::OnDemand(number)),
             contents => Err(ServerError::ModelUnavailable {
                 model: model.into(),
                 version: number,
                 why: match contents {
                     Contents::Loading => "is still being loaded: try again soon",
                     Contents::Unloaded => "was unloaded",
+                    Contents::Failing { .. } => "couldn't be loaded a moment ago: try again soon",
                     _ => "can't be served; the repository's index and the server's log say why",
                 },
             }),
@@ -293,6 +321,32 @@ mod tests {
         assert!(found("01").is_err());
         let message = catalogue.find("cl", "").unwrap_err().to_string();
         assert!(message.ends_with("there are: lc"), "{message}");
+    }
+
+    #[test]
+    fn what_fails_for_a_while_is_tried_again_less_and_less_often() {
+        let mut catalogue = Catalogue::default();
+        assert!(Contents::Broken.after_failure().is_none());
+        let mut contents = Contents::OnDemand;
+        let mut waits = Vec::new();
+        for _ in 0..40 {
+            contents = contents.after_failure().unwrap();
+            let Contents::Failing { again, .. } = contents else {
+                panic!("{contents:?}");
+            };
+            waits.push(again - Instant::now());
+        }
+        assert!(waits[0] <= FIRST_WAIT && waits.iter().all(|wait| *wait <= LONGEST_WAIT));
+        assert!(waits[39] > FIRST_WAIT, "{waits:?}");
+        catalogue.insert("lc", 1, version(contents));
+        let message = catalogue.find("lc", "").unwrap_err().to_string();
+        assert!(message.contains("a moment ago"), "{message}");
+        let due = Contents::Failing {
+            failures: 3,
+            again: Instant::now(),
+        };
+        catalogue.insert("lc", 1, version(due));
+        assert!(matches!(catalogue.find("lc", ""), Ok(Found::OnDemand(1))));
     }
 
     #[test]

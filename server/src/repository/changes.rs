@@ -41,7 +41,7 @@ impl ModelRepository {
         found
             .locations
             .retain(|location| only.is_none_or(|model| location.model == model));
-        self.forget_missing(&found.locations, only, asked_for);
+        self.forget_missing(&found, only, asked_for);
         let stamps = move || {
             let stamped = found.locations.into_iter().map(|location| {
                 let stamp = Stamp::of(&location.folder);
@@ -60,16 +60,21 @@ impl ModelRepository {
     }
 
     /// Forgets versions whose folders are gone. One that is missing for the first time stays where `at_once` doesn't hold:
-    /// it may be about to be replaced, which takes two renamings.
-    fn forget_missing(&self, found: &[Location], only: Option<&str>, at_once: bool) {
-        let present: HashSet<_> = found
-            .iter()
+    /// it may be about to be replaced, which takes two renamings. What can't be read isn't gone.
+    fn forget_missing(&self, found: &Discovery, only: Option<&str>, at_once: bool) {
+        let locations = found.locations.iter();
+        let present: HashSet<_> = locations
             .map(|location| (location.model.as_str(), location.version))
+            .collect();
+        let unreadable: HashSet<_> = found
+            .unreadable
+            .iter()
+            .map(|folder| folder.model.as_str())
             .collect();
         let mut gone = Vec::new();
         for (model, version, known) in self.write().entries_mut() {
             let in_question = only.is_none_or(|only| only == model);
-            if in_question && !present.contains(&(model, version)) {
+            if in_question && !present.contains(&(model, version)) && !unreadable.contains(model) {
                 if at_once || known.missing {
                     gone.push((model.to_owned(), version));
                 }
@@ -285,8 +290,22 @@ impl ModelRepository {
                 self.replace(location, stamp, Contents::Loaded(loaded), reason);
             }
             None => {
-                tracing::error!(error = chain(broken), "a bundle can't be served and is skipped");
-                self.replace(location, stamp, Contents::Broken, why);
+                let failing = {
+                    let catalogue = self.read();
+                    let known = catalogue.get(model, version).filter(|_| broken.source.may_pass());
+                    known.and_then(|known| known.contents.after_failure())
+                };
+                match failing {
+                    Some(failing) => {
+                        let error = chain(broken);
+                        tracing::error!(error, "a bundle couldn't be loaded; a later request tries again");
+                        self.replace(location, stamp, failing, format!("it couldn't be loaded: {why}"));
+                    }
+                    None => {
+                        tracing::error!(error = chain(broken), "a bundle can't be served and is skipped");
+                        self.replace(location, stamp, Contents::Broken, why);
+                    }
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::error::RepositoryError;
+use crate::error::chain;
 use crate::projection;
 use crate::weight_files::number;
 
@@ -28,6 +29,17 @@ pub struct Discovery {
     pub locations: Vec<Location>,
     /// Folders in models' folders whose names are no versions.
     pub skipped: Vec<PathBuf>,
+    /// Models' folders that can't be read: what they hold isn't known.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A model's folder that can't be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The model's name.
+    pub model: String,
+    /// Why.
+    pub error: String,
 }
 
 /// What tells the files in a folder from those that replace them: names, sizes, times, and what the file system numbers
@@ -70,17 +82,26 @@ impl Stamp {
     }
 }
 
-/// Finds the folders of all versions of all models.
+/// Finds the folders of all versions of all models. A model's folder that can't be read, as a disk's own `lost+found` can't,
+/// leaves the others alone.
 ///
 /// # Errors
-/// [`RepositoryError::Missing`] and [`RepositoryError::Read`].
+/// [`RepositoryError::Missing`] and [`RepositoryError::Read`] of the repository itself.
 pub fn discover(path: &Path) -> Result<Discovery, RepositoryError> {
     if !path.exists() {
         return Err(RepositoryError::Missing { path: path.into() });
     }
     let mut found = Discovery::default();
     for (name, folder) in folders(path)? {
-        for (version_name, folder) in versions(&folder)? {
+        let versions = match versions(&folder) {
+            Ok(versions) => versions,
+            Err(error) => {
+                let error = chain(&error);
+                found.unreadable.push(Unreadable { model: name, error });
+                continue;
+            }
+        };
+        for (version_name, folder) in versions {
             match parse_version(&version_name) {
                 Some(version) => found.locations.push(Location {
                     model: name.clone(),
@@ -159,6 +180,24 @@ mod tests {
         std::fs::write(root.path().join("file"), "").unwrap();
         let file = discover(&root.path().join("file")).unwrap_err();
         assert!(matches!(file, RepositoryError::Read { .. }), "{file:?}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_model_s_folder_that_cannot_be_read_leaves_the_others() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("a/1")).unwrap();
+        let closed = root.path().join("lost+found");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+        let found = discover(root.path()).unwrap();
+        assert_eq!(found.locations.len(), 1);
+        // Root may read it.
+        if closed.read_dir().is_err() {
+            assert_eq!(found.unreadable[0].model, "lost+found");
+        }
     }
 
     #[test]

@@ -44,6 +44,14 @@ pub enum BrokenBundleReason {
     Changing,
 }
 
+impl BrokenBundleReason {
+    /// Whether it may be otherwise the next time though no file has changed: a disk that can't be read, memory that there
+    /// isn't.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Bundle(BundleError::Read { .. }) | Self::Session(_))
+    }
+}
+
 /// Why a repository can't be served.
 #[derive(Debug, Error)]
 pub enum RepositoryError {

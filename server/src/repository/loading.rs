@@ -10,9 +10,9 @@ use super::error::BrokenBundleReason;
 use super::options::WarmUp;
 use crate::bundle::Bundle;
 use crate::error::{InternalError, ServerError, chain};
-use crate::inference::{Inference, Options};
+use crate::inference::Inference;
 use crate::limits::Limits;
-use crate::tensor_inference;
+use crate::stimuli::{Stimuli, StimulusType, TensorStimuli};
 
 /// How often a bundle that is replaced while it is read is read again.
 const ATTEMPTS: usize = 3;
@@ -89,11 +89,10 @@ async fn forward_pass(inference: &Inference, bundle: &Arc<Bundle>) -> Result<(),
         .map(|layer| layer.name.clone())
         .into_iter()
         .collect();
-    let options = Options {
-        // It doesn't wait for company.
-        exclusive: true,
-        ..Options::default()
-    };
-    tensor_inference::activations(inference, bundle, shape, zeros, &layers, &options).await?;
-    Ok(())
+    let stimuli = Stimuli::Tensor(TensorStimuli {
+        data_type: StimulusType::Float32,
+        shape,
+        data: zeros,
+    });
+    inference.warm_up(bundle, stimuli, &layers).await
 }

@@ -17,29 +17,48 @@ fn measure(bundles: &[Arc<Bundle>]) -> HashMap<u64, u64> {
     let Ok(mappings) = std::fs::read_to_string("/proc/self/smaps") else {
         return HashMap::new();
     };
-    let by_inode = resident_by_inode(&mappings);
+    let by_file = resident_by_file(&mappings);
     let resident = |bundle: &Arc<Bundle>| {
-        let inodes = bundle.weight_files.inodes();
-        (bundle.id, inodes.filter_map(|inode| by_inode.get(&inode)).sum())
+        let files = bundle.weight_files.numbers();
+        (bundle.id, files.map(|file| resident_of(&by_file, file)).sum())
     };
     bundles.iter().map(resident).collect()
 }
 
-/// Bytes in memory by the inode of the mapped file. A page that is mapped several times counts once in all: `Pss` divides
-/// it by the number of its mappings.
-fn resident_by_inode(mappings: &str) -> HashMap<u64, u64> {
+/// A mapped file: major and minor number of its device, and its inode.
+type File = (u64, u64, u64);
+
+/// What is in memory of a file of this device and inode. Some file systems give programs another device than they give the
+/// mappings: there the inode alone has to do.
+fn resident_of(by_file: &HashMap<File, u64>, (device, inode): (u64, u64)) -> u64 {
+    // As Linux puts them together.
+    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
+    let minor = (device & 0xff) | ((device >> 12) & !0xff);
+    by_file.get(&(major, minor, inode)).copied().unwrap_or_else(|| {
+        let alike = by_file.iter().filter(|((_, _, other), _)| *other == inode);
+        alike.map(|(_, bytes)| bytes).sum()
+    })
+}
+
+/// Bytes in memory by the mapped file. A page that is mapped several times counts once in all: `Pss` divides it by the number
+/// of its mappings.
+fn resident_by_file(mappings: &str) -> HashMap<File, u64> {
     let mut resident = HashMap::new();
-    let mut inode = 0;
+    let mut file = (0, 0, 0);
     for line in mappings.lines() {
         let mut words = line.split_ascii_whitespace();
         match words.next() {
             Some("Pss:") => {
                 let kibibytes = words.next().and_then(|number| number.parse::<u64>().ok());
-                *resident.entry(inode).or_default() += kibibytes.unwrap_or(0) * 1024;
+                *resident.entry(file).or_default() += kibibytes.unwrap_or(0) * 1024;
             }
             // `7f30-7f50 r--p 00000000 fe:00 1234 /path`
             Some(first) if !first.ends_with(':') => {
-                inode = words.nth(3).and_then(|inode| inode.parse().ok()).unwrap_or(0);
+                let device = words.nth(2).and_then(|device| device.split_once(':'));
+                let number = |text| u64::from_str_radix(text, 16).unwrap_or(0);
+                let (major, minor) = device.map_or((0, 0), |(major, minor)| (number(major), number(minor)));
+                let inode = words.next().and_then(|inode| inode.parse().ok()).unwrap_or(0);
+                file = (major, minor, inode);
             }
             _ => {}
         }
@@ -64,8 +83,18 @@ Pss:                 100 kB
 7f80-7f90 r--s 00001000 fe:00 1234                       /models/lc/1/model.onnx.data (deleted)
 Pss:                   2 kB
 ";
-        let resident = resident_by_inode(mappings);
-        assert_eq!(resident[&1234], 8 * 1024);
-        assert_eq!(resident.get(&0), Some(&(100 * 1024)));
+        let resident = resident_by_file(mappings);
+        assert_eq!(resident[&(0xfe, 0, 1234)], 8 * 1024);
+        assert_eq!(resident.get(&(0, 0, 0)), Some(&(100 * 1024)));
+    }
+
+    #[test]
+    fn files_of_the_same_inode_are_told_apart_by_their_devices() {
+        let by_file = HashMap::from([((0xfe, 1, 7), 100), ((8, 0x1234, 7), 20), ((8, 1, 9), 3)]);
+        assert_eq!(resident_of(&by_file, (0xfe01, 7)), 100);
+        assert_eq!(resident_of(&by_file, (0x0120_0834, 7)), 20);
+        // Of another device, as some file systems say.
+        assert_eq!(resident_of(&by_file, (0x2a, 9)), 3);
+        assert_eq!(resident_of(&by_file, (0xfe01, 8)), 0);
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use super::catalogue::{BundleState, Catalogue, Contents, Found, IndexEntry, Loaded, Version};
 use super::changes::Room;
-use super::discovery::{Discovery, Location, discover};
+use super::discovery::{Discovery, Location, Unreadable, discover};
 use super::error::RepositoryError;
 use super::options::RepositoryOptions;
 use crate::bundle::Bundle;
@@ -22,8 +22,8 @@ pub struct ModelRepository {
     pub(super) options: RepositoryOptions,
     pub(super) inference: Arc<Inference>,
     catalogue: RwLock<Catalogue>,
-    /// Whoever changes the catalogue holds it.
-    changes: Mutex<()>,
+    /// Whoever changes the catalogue holds it: the folders that couldn't be read at the last look.
+    changes: Mutex<Vec<Unreadable>>,
     /// Counts the requests that ask for a bundle.
     pub(super) clock: AtomicU64,
 }
@@ -46,8 +46,8 @@ impl ModelRepository {
     /// # Errors
     /// [`RepositoryError`] where there is nothing to serve, and nothing that could appear is watched for.
     pub async fn start(&self) -> Result<(), RepositoryError> {
-        let _turn = self.changes.lock().await;
-        let found = self.discover().await?;
+        let mut turn = self.changes.lock().await;
+        let found = self.discover(&mut turn).await?;
         for folder in &found.skipped {
             tracing::warn!(
                 folder = %folder.display(),
@@ -106,8 +106,8 @@ impl ModelRepository {
     pub async fn refresh(self: &Arc<Self>) -> Result<(), RepositoryError> {
         let this = Arc::clone(self);
         let refresh = tokio::spawn(async move {
-            let _turn = this.changes.lock().await;
-            let found = this.discover().await?;
+            let mut turn = this.changes.lock().await;
+            let found = this.discover(&mut turn).await?;
             this.apply(found, None, false, Room::IfFree).await;
             Ok(())
         });
@@ -122,11 +122,15 @@ impl ModelRepository {
     pub async fn load(self: &Arc<Self>, model: &str) -> Result<(), ServerError> {
         let (this, model) = (Arc::clone(self), model.to_owned());
         let load = tokio::spawn(async move {
-            let _turn = this.changes.lock().await;
+            let mut turn = this.changes.lock().await;
             let found = this
-                .discover()
+                .discover(&mut turn)
                 .await
                 .map_err(|error| InternalError::from(Box::new(error)))?;
+            if let Some(folder) = turn.iter().find(|folder| folder.model == model) {
+                let reasons = vec![folder.error.clone()];
+                return Err(ServerError::LoadFailed { model, reasons });
+            }
             if let Some(model) = this.write().model_mut(&model) {
                 model.unloaded = false;
             }
@@ -226,6 +230,7 @@ impl ModelRepository {
         let _ = self.load_version(&location, Room::Make).await;
         match find()? {
             Found::Loaded(loaded) => Ok(loaded),
+            // It wasn't loaded, and nothing has failed.
             Found::OnDemand(_) => Err(ServerError::ModelUnavailable {
                 model: model.into(),
                 version,
@@ -234,10 +239,20 @@ impl ModelRepository {
         }
     }
 
-    async fn discover(&self) -> Result<Discovery, RepositoryError> {
+    /// What the repository has. `before` is what couldn't be read the last time, of which nothing is said again.
+    async fn discover(&self, before: &mut Vec<Unreadable>) -> Result<Discovery, RepositoryError> {
         let folder = self.folder.clone();
         let discovery = tokio::task::spawn_blocking(move || discover(&folder));
-        discovery.await.map_err(InternalError::from)?
+        let found = discovery.await.map_err(InternalError::from)??;
+        for folder in found.unreadable.iter().filter(|folder| !before.contains(folder)) {
+            tracing::warn!(
+                model = folder.model,
+                error = folder.error,
+                "skipped: its folder can't be read"
+            );
+        }
+        before.clone_from(&found.unreadable);
+        Ok(found)
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Catalogue> {

@@ -1,5 +1,9 @@
 //! Bundles that appear, are replaced, removed, broken.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,7 +15,9 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::support::bundle::{self, replace};
+use crate::support::program::{Program, command};
 use crate::support::running::Running;
+use crate::support::{http_client, png};
 use crate::{alone, ask, describe, relu, repository, scaled};
 
 /// How long the slowest machine may take to notice something.
@@ -220,4 +226,48 @@ async fn a_folder_that_is_missing_once_may_be_about_to_be_replaced() {
     assert_eq!(digest().await.unwrap(), "2");
     repository.refresh().await.unwrap();
     assert!(digest().await.unwrap_err().to_string().contains("does not exist"));
+}
+
+/// A user who may not read what others keep to themselves, unlike root.
+const NOBODY: u32 = 65534;
+
+fn permit(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_leaves_all_models_serving() {
+    let (folder, repository) = repository();
+    permit(folder.path(), 0o755);
+    scaled(1).write(&repository, "lc", 1);
+    std::fs::create_dir(repository.join("lost+found")).unwrap();
+    permit(&repository.join("lost+found"), 0);
+    let mut command = command(&repository);
+    command.args(["--repository-poll-interval", "20ms"]);
+    if folder.path().metadata().unwrap().uid() == 0 {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut program = Program::start(&mut command);
+    let http = program.address("http listening on ");
+    let unreadable = "its folder can't be read";
+    assert!(program.wait_for_log(unreadable).contains("lost+found"));
+
+    permit(&repository.join("lc"), 0);
+    let line = program.wait_for_log(unreadable);
+    assert!(line.contains("lc"), "{line}");
+    // What was missing twice would be out of service: two looks later it isn't.
+    for model in ["second", "third"] {
+        scaled(2).write(folder.path(), model, 1);
+        std::fs::rename(folder.path().join(model), repository.join(model)).unwrap();
+        program.wait_for_log(&format!("loaded model=\"{model}\""));
+    }
+    let answer = http_client()
+        .post(format!("{http}/v1/models/lc/classify"))
+        .header("Content-Type", "image/png")
+        .send(&png(4, 4, &[9; 16])[..])
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    permit(&repository.join("lc"), 0o755);
+    program.signal("TERM");
+    assert_eq!(program.end().0, Some(0));
 }

@@ -1,5 +1,7 @@
 //! What bundles take, and those that are too large together.
 
+use std::time::Duration;
+
 use server::{RepositoryOptions, WarmUp};
 use tonic::Code;
 
@@ -112,4 +114,41 @@ fn kernel_reads_ahead() -> bool {
         .split(['.', '-'])
         .map(|number| number.trim().parse::<u32>().unwrap_or(0));
     (numbers.next(), numbers.next()) >= (Some(5), Some(14))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_loaded_for_a_moment_is_loaded_later() {
+    let (folder, repository) = repository();
+    for (model, factor) in [("a", 1), ("b", 2)] {
+        padded(factor, 2).write(&repository, model, 1);
+    }
+    let options = RepositoryOptions {
+        memory_limit: Some(3 << 20),
+        ..RepositoryOptions::default()
+    };
+    let running = Running::start_keeping(&repository, options).await;
+    let mut client = running.client().await;
+    // `b` has to wait until it is asked for; just then its graph can't be read.
+    let (graph, away) = (repository.join("b/1/model.onnx"), folder.path().join("away"));
+    std::fs::rename(&graph, &away).unwrap();
+    let status = ask(&mut client, "b", "", "relu").await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    let mut index = http_client()
+        .post(running.url("/v2/repository/index"))
+        .send_empty()
+        .unwrap();
+    let index = index.body_mut().read_to_string().unwrap();
+    assert!(index.contains("it couldn't be loaded"), "{index}");
+    std::fs::rename(&away, &graph).unwrap();
+    for attempt in 0.. {
+        match ask(&mut client, "b", "", "relu").await {
+            Ok((_, values)) => {
+                assert_eq!(values, relu(2));
+                break;
+            }
+            Err(status) => assert!(attempt < 6000, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    running.stop().await;
 }
