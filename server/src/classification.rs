@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::bundle::Bundle;
 use crate::error::{InternalError, ServerError};
 use crate::inference::{Activations, Inference, Options, Timings};
-use crate::stimuli::Stimuli;
+use crate::stimuli::{Stimuli, TensorStimuli};
 
 /// A class and how likely it is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -40,6 +40,9 @@ pub struct Classified {
     pub timings: Timings,
 }
 
+/// Bytes of logits that are sorted without asking another thread.
+const SMALL_LOGITS: usize = 64 << 10;
+
 /// Classes that an image gets where a request doesn't say how many.
 pub const DEFAULT_TOP_K: usize = 5;
 
@@ -67,14 +70,48 @@ pub async fn classify(
         deadline: options.deadline,
         ..Options::default()
     };
+    // To say what is wrong, if need be.
+    let tensor = match &stimuli {
+        Stimuli::Tensor(tensor) => Some(tensor.clone()),
+        Stimuli::Images(_) => None,
+    };
     let answer = inference.infer(bundle, stimuli, &layers, &options).await?;
     let timings = answer.timings;
     let logits = answer.activations.into_iter().next();
     let data = logits.map(Activations::into_bytes).unwrap_or_default();
+    let is_small = data.len() <= SMALL_LOGITS;
+    let sort = {
+        let bundle = Arc::clone(bundle);
+        move || sorted(&bundle, &data, classes, top_k, tensor.as_ref())
+    };
+    let images = if is_small {
+        sort()
+    } else {
+        let sorted = tokio::task::spawn_blocking(sort).await;
+        sorted.map_err(InternalError::from)?
+    };
+    Ok(Classified {
+        images: images?,
+        timings,
+    })
+}
+
+/// What images are taken for by their logits, little-endian float32.
+fn sorted(
+    bundle: &Bundle,
+    data: &[u8],
+    classes: usize,
+    top_k: usize,
+    tensor: Option<&TensorStimuli>,
+) -> Result<Vec<Classification>, ServerError> {
     let value = |bytes: &[u8]| bytes.try_into().map_or(f32::NAN, f32::from_le_bytes);
     let images = data.chunks_exact(classes * size_of::<f32>()).map(|logits| {
         let logits: Vec<f32> = logits.chunks_exact(size_of::<f32>()).map(value).collect();
         if !logits.iter().all(|logit| logit.is_finite()) {
+            if let Some((position, value)) = tensor.and_then(TensorStimuli::not_finite) {
+                let problem = format!("its value at position {position} (counted from 0) is {value}");
+                return Err(ServerError::Tensor(problem));
+            }
             return Err(ServerError::Internal(InternalError::NotFinite {
                 model: bundle.model.clone(),
                 version: bundle.version,
@@ -83,10 +120,7 @@ pub async fn classify(
         let predictions = top(&logits, &bundle.manifest.class_names, top_k);
         Ok(Classification { predictions, logits })
     });
-    Ok(Classified {
-        images: images.collect::<Result<_, _>>()?,
-        timings,
-    })
+    images.collect()
 }
 
 /// Probabilities of finite logits. The greatest logit is subtracted first, so that no exponential overflows.

@@ -26,8 +26,7 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// How long a request may take, from its arrival to its answer; for a stream: each of its messages.
     pub time: Duration,
-    /// How long a gRPC client may leave an answer unread that waits for it. Then its place, and what it still waits for, is
-    /// given up.
+    /// How long a client may leave an answer unread that waits for it. Then its place, and what it still waits for, is given up.
     pub unread: Duration,
     /// Bytes of inputs and activations that one stream has in flight.
     pub stream_bytes: usize,

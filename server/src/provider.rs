@@ -36,7 +36,7 @@ pub enum ProviderChoice {
 pub struct CudaOptions {
     /// Which GPU, counted from 0.
     pub device: i32,
-    /// Bytes of GPU memory that ONNX Runtime's arena may take; none: any number.
+    /// Bytes of GPU memory that the arena of each session may take; none: any number.
     pub memory_limit: Option<usize>,
     /// Whether the factors of products are rounded to TF32's 10 bits. Activations are scored as float32: not by default.
     pub tf32: bool,

@@ -22,6 +22,8 @@ pub struct Scheduling {
     /// Sessions of every network and depth, which compute different batches at the same time. They share their weights
     /// and their threads.
     pub instances: NonZeroUsize,
+    /// Networks and depths whose sessions are kept; the least recently used ones make room for new ones.
+    pub kept_sessions: NonZeroUsize,
     /// Batches of all networks that are computed at a time; without it, as many as there are threads, but at most 4.
     pub concurrent_runs: Option<NonZeroUsize>,
 }
@@ -41,6 +43,7 @@ impl Default for Scheduling {
             maximum_delay: Duration::ZERO,
             maximum_wait: Duration::from_secs(30),
             instances: NonZeroUsize::MIN,
+            kept_sessions: NonZeroUsize::MIN.saturating_add(31),
             concurrent_runs: None,
         }
     }

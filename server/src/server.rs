@@ -99,10 +99,13 @@ impl Server {
             flag: "--grpc",
             source,
         })?;
-        let onnx_runtime = OnnxRuntime::start(config.threads, provider)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Left to itself, ONNX Runtime would start as many threads as the machine has cores, however few of them a container
+        // may use. Two threads of one core only get in each other's way.
+        let computing = config.threads.unwrap_or(cores.min(num_cpus::get_physical()));
+        let onnx_runtime = OnnxRuntime::start(Some(computing), provider)?;
         let chosen = onnx_runtime.provider();
         metrics().set_provider(chosen.name(), chosen.reason());
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let parallelism = config.threads.unwrap_or(cores);
         let fitter = Fitter::new(config.fitting, parallelism)?;
         let inference = Inference::new(

@@ -13,9 +13,6 @@ use crate::onnx_runtime::OnnxRuntime;
 use crate::session::Session;
 use crate::session_pool::SessionPool;
 
-/// Pools of sessions that are kept; the least recently used one makes room for a new one.
-pub const CAPACITY: usize = 32;
-
 /// Sessions by bundle and layers.
 pub struct SessionCache {
     onnx_runtime: OnnxRuntime,
@@ -25,6 +22,8 @@ pub struct SessionCache {
     instances: NonZeroUsize,
     /// Requests that a pool accepts at a time.
     queue_length: usize,
+    /// Pools that are kept; the least recently used one makes room for a new one.
+    capacity: usize,
     entries: Mutex<Entries>,
 }
 
@@ -57,12 +56,14 @@ impl SessionCache {
         handle: Handle,
         instances: NonZeroUsize,
         queue_length: usize,
+        capacity: NonZeroUsize,
     ) -> Self {
         Self {
             onnx_runtime,
             handle,
             instances,
             queue_length,
+            capacity: capacity.get(),
             entries: Mutex::default(),
         }
     }
@@ -85,7 +86,7 @@ impl SessionCache {
             bundle: bundle.id,
             layers: layers.to_vec(),
         };
-        let cell = self.lock().cell(key);
+        let cell = self.lock().cell(key, self.capacity);
         let pool = cell.get_or_try_init(|| self.load(bundle, layers)).await?;
         Ok(Arc::clone(pool))
     }
@@ -114,10 +115,10 @@ impl SessionCache {
 
 impl Entries {
     /// The cell of a key, in which a pool is or will be; makes room if it is new.
-    fn cell(&mut self, key: Key) -> Arc<OnceCell<Arc<SessionPool>>> {
+    fn cell(&mut self, key: Key, capacity: usize) -> Arc<OnceCell<Arc<SessionPool>>> {
         self.clock += 1;
         let last_used = self.clock;
-        if !self.by_key.contains_key(&key) && self.by_key.len() >= CAPACITY {
+        if !self.by_key.contains_key(&key) && self.by_key.len() >= capacity {
             let oldest = self.by_key.iter().min_by_key(|(_, entry)| entry.last_used);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 // Requests that still use the sessions keep them alive until they are done.
@@ -146,14 +147,16 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_sessions_make_room() {
+        const CAPACITY: usize = 3;
+
         let mut entries = Entries::default();
         for bundle in 0..CAPACITY as u64 {
-            entries.cell(key(bundle));
+            entries.cell(key(bundle), CAPACITY);
         }
-        let kept = entries.cell(key(0));
-        entries.cell(key(1000));
+        let kept = entries.cell(key(0), CAPACITY);
+        entries.cell(key(1000), CAPACITY);
         assert_eq!(entries.by_key.len(), CAPACITY);
         assert!(!entries.by_key.contains_key(&key(1)));
-        assert!(Arc::ptr_eq(&kept, &entries.cell(key(0))));
+        assert!(Arc::ptr_eq(&kept, &entries.cell(key(0), CAPACITY)));
     }
 }

@@ -135,6 +135,18 @@ impl Stimuli {
     }
 }
 
+impl TensorStimuli {
+    /// The first value that is infinite or none, with its position.
+    pub fn not_finite(&self) -> Option<(usize, f32)> {
+        if self.data_type != StimulusType::Float32 {
+            return None;
+        }
+        let (values, _) = self.data.as_chunks();
+        let mut values = values.iter().map(|&value| f32::from_le_bytes(value)).enumerate();
+        values.find(|(_, value)| !value.is_finite())
+    }
+}
+
 impl Preprocessor {
     /// Decodes on `handle`'s blocking threads, at most `parallelism` images at a time.
     pub fn new(handle: Handle, parallelism: usize, limits: Limits) -> Self {

@@ -5,12 +5,13 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use server::Limits;
+use socket2::{Domain, Socket, Type};
 use support::bundle::{self, Bundle, DIGEST};
 use support::running::{Running, config};
 use support::{http_client, png, to_bytes, to_values};
@@ -101,6 +102,13 @@ fn npy(file: &[u8], descr: &str, shape: &str) -> Vec<u8> {
     file[10 + length..].to_vec()
 }
 
+/// An `.npy` file.
+fn array(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn activations_come_in_the_format_that_is_accepted() {
     let (_repository, running) = start().await;
@@ -179,11 +187,6 @@ async fn options_are_in_the_address_or_in_the_form() {
 async fn arrays_are_stimuli_too() {
     let (_repository, running) = start().await;
     let url = running.url("/v1/models/hand/activations?layers=relu&format=npy");
-    let array = |descr: &str, shape: &str, data: &[u8]| {
-        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
-        let length = u16::try_from(header.len()).unwrap().to_le_bytes();
-        [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), data].concat()
-    };
     let values: Vec<f32> = pixels(5).iter().map(|&pixel| f32::from(pixel) / 255.0).collect();
     let floats = array("<f4", "(1, 1, 4, 4)", &to_bytes(&values));
     let bytes = array("|u1", "(1, 4, 4, 1)", &pixels(5));
@@ -292,5 +295,70 @@ async fn slow_readers_hold_up_no_one() {
         );
     }
     running.wait_for_waiting(0).await;
+    running.stop().await;
+}
+
+/// Asks for activations over a connection that takes little of the answer before it is read.
+fn ask_without_reading(running: &Running, query: &str, stimuli: &[u8]) -> TcpStream {
+    let address: SocketAddr = running.url("").trim_start_matches("http://").parse().unwrap();
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&address.into()).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(
+        stream,
+        "POST /v1/models/hand/activations?{query} HTTP/1.1\r\nHost: test\r\nContent-Type: application/x-npy\r\n\
+         Content-Length: {}\r\n\r\n",
+        stimuli.len()
+    )
+    .unwrap();
+    stream.write_all(stimuli).unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_left_unread_gives_its_place_and_memory_back() {
+    let repository = tempfile::tempdir().unwrap();
+    Bundle::new().write(repository.path(), "hand", 1);
+    let mut config = config(repository.path(), Limits::default());
+    config.limits.concurrent_requests = 1;
+    config.limits.unread = Duration::from_millis(300);
+    // Enough for one of them.
+    config.limits.memory_bytes = 6 << 20;
+    let running = Running::start_config(config).await;
+    let stimuli = array("|u1", "(4096, 1, 4, 4)", &[7; 4096 * 16]);
+    let layers = ["relu"; 8].join(",");
+    for format in ["json", "npy", "safetensors", "json&compression=zstd"] {
+        let layers = match format {
+            "npy" | "safetensors" => "relu",
+            _ => &layers,
+        };
+        let query = format!("layers={layers}&format={format}");
+        let mut unread = ask_without_reading(&running, &query, &stimuli);
+        let mut head = [0; 12];
+        unread.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200", "{format}");
+        // It is still there and takes nothing, when others are answered.
+        let answered = (0..6000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            let url = running.url(&format!("/v1/models/hand/activations?{query}"));
+            post(&url, "application/x-npy", "*/*", &stimuli).status == 200
+        });
+        assert!(answered, "{format}");
+        drop(unread);
+    }
+    // What is left of it never comes.
+    let mut unread = ask_without_reading(&running, &format!("layers={layers}&format=json"), &stimuli);
+    let mut head = [0; 12];
+    unread.read_exact(&mut head).unwrap();
+    let url = running.url("/v1/models/hand/activations?layers=relu&format=npy");
+    while post(&url, "application/x-npy", "*/*", &stimuli).status != 200 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let mut answer = Vec::new();
+    // It ends early, or its connection is broken.
+    let _ = unread.read_to_end(&mut answer);
+    assert!(!answer.ends_with(b"0\r\n\r\n"));
     running.stop().await;
 }

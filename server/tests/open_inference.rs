@@ -404,3 +404,31 @@ async fn timeouts_and_priorities_are_understood() {
     );
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_text_of_an_answer_counts_as_memory() {
+    let repository = tempfile::tempdir().unwrap();
+    Bundle::new().write(repository.path(), "hand", 1);
+    let limits = Limits {
+        memory_bytes: 8 << 10,
+        ..Limits::default()
+    };
+    let running = Running::start_with(repository.path(), limits).await;
+    let url = running.url("/v2/models/hand/infer");
+    let infer = |raw: bool| {
+        let json = json!({
+            "inputs": [{"name": "input", "datatype": "FP32", "shape": [16, 1, 4, 4],
+                        "parameters": {"binary_data_size": 1024}}],
+            "outputs": [{"name": "relu", "parameters": {"binary_data": raw}}],
+        })
+        .to_string();
+        let body = [json.as_bytes(), &to_bytes(&IMAGE.repeat(16))].concat();
+        post(&url, &[(LENGTH, &json.len().to_string())], &body)
+    };
+    let (status, _, body) = infer(true);
+    assert_eq!(status, 200);
+    assert_eq!(to_values(&body[body.len() - 128..]), bundle::relu(&IMAGE));
+    let message = refusal(413, infer(false));
+    assert!(message.contains("at most 8192"), "{message}");
+    running.stop().await;
+}

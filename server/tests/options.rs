@@ -314,5 +314,18 @@ async fn images_are_classified() {
     let answer = client.classify(request(0, false)).await.unwrap().into_inner();
     assert_eq!(answer.classifications[0].predictions.len(), 3);
     assert_eq!(answer.classifications[0].logits, [0.0; 0]);
+    for (position, value) in [(3, f32::INFINITY), (17, f32::NEG_INFINITY)] {
+        let mut wrong = request(1, false);
+        let Some(classify_request::Stimuli::Tensor(tensor)) = &mut wrong.stimuli else {
+            unreachable!("these stimuli are a tensor");
+        };
+        let mut values = to_values(&tensor.data);
+        values[position] = value;
+        tensor.data = to_bytes(&values).into();
+        let status = client.classify(wrong).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        let expected = format!("position {position} (counted from 0) is {value}");
+        assert!(status.message().contains(&expected), "{status}");
+    }
     running.stop().await;
 }

@@ -190,6 +190,17 @@ impl Config {
         if self.limits.time.is_zero() {
             found.push("`limits.time` is 0s: expected a time above 0".into());
         }
+        let memory = self.limits.memory_bytes;
+        for (key, bytes) in [
+            ("limits.tensor_bytes", self.limits.tensor_bytes),
+            ("limits.stream_bytes", self.limits.stream_bytes),
+        ] {
+            if bytes > memory {
+                found.push(format!(
+                    "`{key}` is {bytes} bytes, more than `limits.memory_bytes` for all requests together ({memory} bytes)"
+                ));
+            }
+        }
         match (&self.tls.certificate, &self.tls.key) {
             (Some(_), None) => found.push("`tls.certificate` needs `tls.key`".into()),
             (None, Some(_)) => found.push("`tls.key` needs `tls.certificate`".into()),
@@ -229,8 +240,10 @@ mod tests {
         let mut config = Config::default();
         config.tls.key = Some("key.pem".into());
         config.security.requests_per_second = Some(1.0);
+        config.limits.memory_bytes = config.limits.tensor_bytes - 1;
         let found = config.contradictions();
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 4, "{found:?}");
+        config.limits.memory_bytes += 1;
         config.models = "models".into();
         config.tls.certificate = Some("certificate.pem".into());
         config.security.tokens = Some("tokens.toml".into());

@@ -3,6 +3,7 @@
 //! A task does the work and tells the stream of answers how far it is. When the client goes away, the answers are dropped:
 //! that ends the task, and what it has begun to compute with the next step of it.
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -248,7 +249,8 @@ impl Job {
             run_blocking(move || state.fitter.begin(request)).await?
         };
         let groups = Groups::new(&self.state, stream, self.skip_unreadable);
-        let mut computed = std::pin::pin!(groups.compute(incoming, content, |_, computed| computed));
+        let mut computed =
+            std::pin::pin!(groups.compute(incoming, content, |_, computed| ready(Ok(computed))));
         let (mut came, mut unreadable) = (0, Vec::new());
         let time = self.state.limits.time;
         loop {

@@ -16,6 +16,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use tracing::Instrument as _;
 
+use super::methods;
 use crate::error::ServerError;
 use crate::front::running::Running;
 use crate::front::{Front, Head, REQUEST_ID};
@@ -80,6 +81,7 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path().to_owned();
+        let is_known = methods::is_known(&path);
         let (running, admitted) = self.front.begin(&Head {
             protocol: Protocol::Grpc,
             path: &path,
@@ -101,7 +103,7 @@ where
         let answer = self.services.call(request).instrument(running.span().clone());
         Box::pin(async move {
             let response = answer.await?;
-            Ok(observed(running, response, Some(path)))
+            Ok(observed(running, response, is_known.then_some(path)))
         })
     }
 }
@@ -115,17 +117,29 @@ where
         head.headers.insert(REQUEST_ID, id);
     }
     // An answer that is an error from the start has its status here.
-    let code = set_status(&mut running, &head.headers);
-    running.set_method(path.filter(|_| code != Some(Code::Unimplemented)));
+    state_limit(&mut head.headers);
+    set_status(&mut running, &head.headers);
+    running.set_method(path);
     let body = Body::new(body);
     Response::from_parts(head, Body::new(Observed { body, running }))
 }
 
-fn set_status(running: &mut Running, headers: &HeaderMap) -> Option<Code> {
-    let code = Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes());
+fn set_status(running: &mut Running, headers: &HeaderMap) {
+    let Some(code) = headers.get(Status::GRPC_STATUS) else {
+        return;
+    };
+    let code = Code::from_bytes(code.as_bytes());
     let failed = matches!(code, Code::Internal | Code::Unknown | Code::DataLoss);
     running.set_status(name(code), failed);
-    Some(code)
+}
+
+/// tonic's own word for a message past the limit is `OUT_OF_RANGE`, which nothing else here is; every other limit's, and
+/// other servers' for this one, is `RESOURCE_EXHAUSTED`.
+fn state_limit(headers: &mut HeaderMap) {
+    let code = headers.get_mut(Status::GRPC_STATUS);
+    if let Some(code) = code.filter(|code| Code::from_bytes(code.as_bytes()) == Code::OutOfRange) {
+        *code = HeaderValue::from(Code::ResourceExhausted as i32);
+    }
 }
 
 fn name(code: Code) -> &'static str {
@@ -187,12 +201,13 @@ impl http_body::Body for Observed {
         let span = self.running.span().clone();
         let _inside = span.enter();
         let began = Instant::now();
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
+        let mut polled = Pin::new(&mut self.body).poll_frame(context);
+        match &mut polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     self.running.sent(data.len() as u64, began.elapsed());
-                } else if let Some(trailers) = frame.trailers_ref() {
+                } else if let Some(trailers) = frame.trailers_mut() {
+                    state_limit(trailers);
                     set_status(&mut self.running, trailers);
                 }
             }

@@ -7,7 +7,7 @@ use tonic::{Request, Response};
 
 use super::{bounds, messages};
 use crate::error::ServerError;
-use crate::inference::Priority;
+use crate::inference::{self, Priority};
 use crate::state::State;
 
 /// Answers one request.
@@ -24,11 +24,12 @@ pub(super) async fn get_activations(
         .inference
         .infer(bundle, stimuli, &request.layers, &options)
         .await?;
+    let activations = inference::in_one_piece(answer.activations).await?;
     let mut response = Response::new(GetActivationsResponse {
         model: bundle.model.clone(),
         version: bundle.version.to_string(),
         checkpoint_digest: bundle.manifest.checkpoint_digest.clone(),
-        activations: answer.activations.into_iter().map(messages::tensor).collect(),
+        activations: activations.into_iter().map(messages::tensor).collect(),
     });
     // Counted until the answer is sent.
     response.extensions_mut().insert(Arc::new(answer.reservation));

@@ -35,6 +35,7 @@ pub(super) async fn get_model(
         preprocessing_json: preprocessing,
         execution_provider: state.inference.provider().name().into(),
         execution_provider_reason: state.inference.provider().reason().into(),
+        weights: manifest.weights.name().into(),
         load_seconds: loaded.load_time.as_secs_f64(),
         weight_bytes: bundle.weight_bytes(),
         resident_bytes: resident.get(&bundle.id).copied(),

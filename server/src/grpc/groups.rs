@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::messages;
+use super::{messages, silence};
 use crate::error::{InternalError, ServerError};
 use crate::inference::{ActivationStream, GroupAnswer};
 use crate::state::State;
@@ -65,12 +65,22 @@ impl Groups {
 
     /// Computes all groups, and makes something of each, in their order. `content` takes a group out of a message, or says
     /// what is wrong with it. An error takes its turn like an answer.
-    pub(super) fn compute<M: Send + 'static, T: Send + 'static>(
+    pub(super) fn compute<M, T, F>(
         self: &Arc<Self>,
         messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
         content: impl Fn(M) -> Result<StimulusGroup, &'static str> + Clone + Send + 'static,
-        make: impl Fn(&Self, Computed) -> T + Clone + Send + 'static,
-    ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+        make: impl Fn(Arc<Self>, Computed) -> F + Clone + Send + 'static,
+    ) -> impl Stream<Item = Result<T, Status>> + Send + 'static
+    where
+        M: Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = Result<T, ServerError>> + Send,
+    {
+        let is_idle = {
+            let shared = Arc::clone(self);
+            move || shared.stream.is_idle()
+        };
+        let messages = silence::bounded(messages, self.state.limits.time, is_idle);
         let groups = messages.enumerate().then({
             let shared = Arc::clone(self);
             move |(number, message)| {
@@ -88,7 +98,7 @@ impl Groups {
             let (shared, make) = (Arc::clone(&shared), make.clone());
             let answer = async move {
                 let computed = shared.answer(group?).await?;
-                Ok(make(&shared, computed))
+                Ok(make(shared, computed).await?)
             };
             let task = AbortOnDropHandle::new(tokio::spawn(answer));
             async {

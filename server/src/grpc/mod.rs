@@ -9,10 +9,13 @@ mod get_activations;
 mod get_model;
 mod groups;
 mod health;
+mod incoming;
 mod list_models;
 mod messages;
+mod methods;
 mod oip;
 mod projections;
+mod silence;
 mod status;
 mod stream_activations;
 mod unread;
@@ -31,7 +34,6 @@ use proto::ventral::v1::{
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::front::Front;
@@ -106,7 +108,7 @@ pub async fn serve(
         .add_service(health)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = incoming::connections(listener);
     let phases = front.readiness.watch();
     // Before anyone can ask: a new reporter says that all is well.
     health::tell(&reporter, front.readiness.phase()).await;

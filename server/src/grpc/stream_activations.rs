@@ -18,7 +18,7 @@ use super::groups::{Computed, Groups};
 use super::{bounds, messages};
 use crate::error::{ServerError, chain};
 use crate::front::call::Call;
-use crate::inference::{ActivationStream, GroupAnswer, Priority};
+use crate::inference::{self, ActivationStream, GroupAnswer, Priority};
 use crate::state::State;
 
 /// The answers of a stream.
@@ -65,7 +65,10 @@ fn content(message: StreamActivationsRequest) -> Result<StimulusGroup, &'static 
 }
 
 /// The answer, and the group's place in the window, which is its own until the answer is on its way.
-fn response(groups: &Groups, computed: Computed) -> (StreamActivationsResponse, OwnedSemaphorePermit) {
+async fn response(
+    groups: Arc<Groups>,
+    computed: Computed,
+) -> Result<(StreamActivationsResponse, OwnedSemaphorePermit), ServerError> {
     let Computed {
         number,
         ids,
@@ -78,6 +81,7 @@ fn response(groups: &Groups, computed: Computed) -> (StreamActivationsResponse, 
         timings: _,
         place,
     } = answer;
+    let activations = inference::in_one_piece(activations).await?;
     let is_unreadable = |index| {
         unreadable
             .binary_search_by_key(&index, |(index, _)| *index)
@@ -104,6 +108,7 @@ fn response(groups: &Groups, computed: Computed) -> (StreamActivationsResponse, 
         response
             .checkpoint_digest
             .clone_from(&bundle.manifest.checkpoint_digest);
+        response.weights = bundle.manifest.weights.name().into();
     }
-    (response, place)
+    Ok((response, place))
 }

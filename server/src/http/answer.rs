@@ -20,6 +20,9 @@ use crate::inference::{Activations, Answer, Compression, ElementType, Inference}
 /// What is handed to the connection at a time, which copies it.
 const PIECE: usize = 128 << 10;
 
+/// How HTTP calls it.
+const ZSTD: &str = "zstd";
+
 /// Bytes of values whose text is made at a time.
 const TEXT_PIECE: usize = 16 << 10;
 
@@ -116,22 +119,32 @@ pub(super) async fn respond(
             });
             return Ok(response.body(BodyStream::new(stream::iter(pieces))));
         }
-        Format::Json => json_pieces(bundle, answer.activations)?.collect(),
+        Format::Json => {
+            let packed = inference
+                .pack_text(json_pieces(bundle, answer.activations)?)
+                .await?;
+            response.insert_header((header::CONTENT_ENCODING, ZSTD));
+            return Ok(sized(&mut response, vec![packed], reservation));
+        }
         Format::Npy => npy_chunks(answer.activations)?,
         Format::Safetensors => safetensors_chunks(bundle, answer.activations)?,
     };
     let chunks = match compression {
         Compression::None => chunks,
         Compression::Zstd => {
-            response.insert_header((header::CONTENT_ENCODING, "zstd"));
+            response.insert_header((header::CONTENT_ENCODING, ZSTD));
             vec![inference.pack(chunks).await?]
         }
     };
     Ok(sized(&mut response, chunks, reservation))
 }
 
-/// A body of known length. `held` is dropped once it is sent.
-fn sized(response: &mut HttpResponseBuilder, chunks: Vec<Bytes>, held: impl Unpin + 'static) -> HttpResponse {
+/// A body of known length, in small pieces. `held` is dropped once it is sent.
+pub(super) fn sized(
+    response: &mut HttpResponseBuilder,
+    chunks: Vec<Bytes>,
+    held: impl Unpin + 'static,
+) -> HttpResponse {
     let length = chunks.iter().map(|chunk| chunk.len() as u64).sum();
     response.body(SizedStream::new(length, pieces(chunks, held)))
 }
@@ -194,7 +207,7 @@ fn safetensors_chunks(bundle: &Bundle, activations: Vec<Activations>) -> Result<
 fn json_pieces(
     bundle: &Bundle,
     activations: Vec<Activations>,
-) -> Result<impl Iterator<Item = Bytes> + use<>, ServerError> {
+) -> Result<impl Iterator<Item = Bytes> + Send + use<>, ServerError> {
     let text = |value: &serde_json::Value| serde_json::to_string(value).map_err(InternalError::from);
     let start = format!(
         r#"{{"model":{},"version":"{}","checkpoint_digest":{},"activations":["#,
@@ -202,7 +215,8 @@ fn json_pieces(
         bundle.version,
         text(&json!(bundle.manifest.checkpoint_digest))?
     );
-    let mut pieces: Vec<Box<dyn Iterator<Item = Bytes>>> = vec![Box::new(std::iter::once(start.into()))];
+    let mut pieces: Vec<Box<dyn Iterator<Item = Bytes> + Send>> =
+        vec![Box::new(std::iter::once(start.into()))];
     for (index, layer) in activations.into_iter().enumerate() {
         let start = format!(
             r#"{}{{"layer":{},"shape":{},"data_type":{},"data":["#,

@@ -1,6 +1,7 @@
 //! What bounds every request: how many there are at a time, and how long each may take.
 //!
-//! A request counts until its answer is sent, or its client is gone.
+//! A request counts until its answer is sent, its client is gone, or has left the answer unread for too long; so does the
+//! memory of its answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use actix_web::{Error, web};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::unread::Unread;
 use crate::error::ServerError;
 use crate::state::State;
 
@@ -37,7 +39,7 @@ pub(super) async fn bound<B: MessageBody + 'static>(
     state: web::Data<State>,
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<CountedBody<B>>, Error> {
+) -> Result<ServiceResponse<Unread<CountedBody<B>>>, Error> {
     let path = request.match_info().as_str().to_owned();
     let place = if UNCOUNTED.contains(&path.as_str()) {
         None
@@ -48,10 +50,11 @@ pub(super) async fn bound<B: MessageBody + 'static>(
     // Reading the body is a part of it: a client that sends slowly keeps its place no longer than others.
     let response = tokio::time::timeout(state.limits.time, next.call(request)).await;
     let response = response.map_err(|_| super::error(&path, ServerError::DeadlineExceeded))??;
-    Ok(response.map_body(|_, body| CountedBody {
+    let counted = |body| CountedBody {
         body: Box::pin(body),
         _place: place,
-    }))
+    };
+    Ok(response.map_body(|_, body| Unread::new(counted(body), state.limits.unread)))
 }
 
 impl<B: MessageBody> MessageBody for CountedBody<B> {

@@ -2,17 +2,22 @@
 
 use std::sync::Arc;
 
+use actix_web::http::header::ContentType;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
 use super::ModelPath;
 use super::body::{self, Body};
-use crate::classification::{self, DEFAULT_TOP_K, Prediction};
-use crate::error::ServerError;
+use crate::bundle::Bundle;
+use crate::classification::{self, Classification, DEFAULT_TOP_K, Prediction};
+use crate::error::{InternalError, ServerError};
 use crate::front::call::Call;
 use crate::inference::Options;
 use crate::state::State;
 use crate::stimuli::Stimuli;
+
+/// Numbers that are written without asking another thread.
+const SMALL_ANSWER: usize = 4096;
 
 /// The part of the address after `?`.
 #[derive(Debug, Deserialize)]
@@ -62,19 +67,46 @@ pub(super) async fn classify(
     let (stimuli, options) = (Stimuli::Images(images), Options::default());
     let classified =
         classification::classify(&state.inference, bundle, stimuli, query.top_k, &options).await?;
-    let mut answers = classified.images.into_iter().map(|classification| Answer {
+    let images = classified.images;
+    let predictions = images.first().map_or(0, |image| {
+        image.predictions.len() + if query.logits { image.logits.len() } else { 0 }
+    });
+    let is_small = images.len() * predictions <= SMALL_ANSWER;
+    let write = {
+        let bundle = Arc::clone(bundle);
+        move || write(&bundle, images, query.logits, is_form)
+    };
+    let json = if is_small {
+        write()
+    } else {
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(InternalError::from)?
+    };
+    let mut response = HttpResponse::Ok();
+    Ok(response
+        .content_type(ContentType::json())
+        .body(json.map_err(InternalError::from)?))
+}
+
+/// The answer's JSON.
+fn write(
+    bundle: &Bundle,
+    images: Vec<Classification>,
+    logits: bool,
+    is_form: bool,
+) -> serde_json::Result<Vec<u8>> {
+    let mut answers = images.into_iter().map(|classification| Answer {
         model: &bundle.model,
         version: bundle.version.to_string(),
         checkpoint_digest: &bundle.manifest.checkpoint_digest,
         predictions: classification.predictions,
-        logits: query.logits.then_some(classification.logits),
+        logits: logits.then_some(classification.logits),
     });
-    let mut response = HttpResponse::Ok();
-    Ok(if is_form {
-        response.json(answers.collect::<Vec<_>>())
+    if is_form {
+        serde_json::to_vec(&answers.collect::<Vec<_>>())
     } else {
-        response.json(answers.next())
-    })
+        serde_json::to_vec(&answers.next())
+    }
 }
 
 fn default_top_k() -> usize {

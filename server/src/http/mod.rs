@@ -15,6 +15,7 @@ mod models;
 mod npy;
 mod oip;
 mod projections;
+mod unread;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

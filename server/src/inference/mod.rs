@@ -50,6 +50,9 @@ use target::Target;
 /// Bytes of activations that are reduced without asking another thread: that would take longer.
 const SMALL_ANSWER: u128 = 64 << 10;
 
+/// Bytes that are copied without asking another thread.
+const SMALL_COPY: usize = 256 << 10;
+
 /// What memory is counted in.
 const KIB: u128 = 1 << 10;
 
@@ -81,7 +84,15 @@ pub struct Answer {
 
 /// Memory that is counted for a request until this is dropped.
 #[derive(Debug)]
-pub struct Reservation(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct Reservation(OwnedSemaphorePermit);
+
+impl Reservation {
+    /// Gives back what is more than `bytes`.
+    pub fn shrink_to(&mut self, bytes: u128) {
+        let kept = usize::try_from(bytes.div_ceil(KIB)).unwrap_or(usize::MAX);
+        drop(self.0.split(self.0.num_permits().saturating_sub(kept)));
+    }
+}
 
 /// How much waits for one network at one depth.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,6 +142,7 @@ impl Inference {
             handle.clone(),
             scheduling.instances,
             limits.queue_length,
+            scheduling.kept_sessions,
         );
         let runs = scheduling.runs(parallelism);
         Self {
@@ -139,7 +151,7 @@ impl Inference {
             scheduler: Scheduler::new(runs, maximum_batch, scheduling.maximum_delay, projector),
             projections: Arc::new(ProjectionStore::new(limits.projection_bytes)),
             requests: permits(limits.concurrent_requests),
-            memory: permits(limits.memory_bytes / KIB as usize),
+            memory: permits(limits.memory_bytes.div_ceil(KIB as usize)),
             handle,
             limits,
             maximum_batch,
@@ -250,12 +262,14 @@ impl Inference {
         deadline: Instant,
     ) -> Result<Answer, ServerError> {
         let plan = self.plan(bundle, layers, options).await?;
+        let stimulus_bytes = stimuli.bytes() as u128;
         let prepared = self
             .preprocessor
             .prepare(stimuli, options.preprocessing, &bundle.manifest)?;
         let images = prepared.images();
         plan.check_size(images, self.limits.tensor_bytes)?;
-        let reservation = self.reserve(self.memory_of(bundle, &plan, images))?;
+        let mut reservation = self.reserve(stimulus_bytes + self.memory_of(bundle, &plan, images))?;
+        let answer_bytes = plan.bytes_per_image() * images as u128;
         let target = self.target(bundle, &plan).await?;
         let place = target.pool.admit()?;
         if self.scheduler.expected_wait(&target, options.priority) > self.maximum_wait {
@@ -276,11 +290,50 @@ impl Inference {
         };
         let done = work.run().await?;
         drop(place);
+        drop(work);
+        // The stimuli and what was made of them are gone.
+        reservation.shrink_to(answer_bytes);
         Ok(Answer {
             activations: done.activations,
             timings: done.timings,
             reservation,
         })
+    }
+
+    /// Computes layers of a bundle that is about to be served. It isn't admitted as requests are: with all places taken, a
+    /// bundle must still become ready.
+    ///
+    /// # Errors
+    /// Those of [`Self::infer`], except [`ServerError::Busy`].
+    pub async fn warm_up(
+        &self,
+        bundle: &Arc<Bundle>,
+        stimuli: Stimuli,
+        layers: &[String],
+    ) -> Result<(), ServerError> {
+        let options = Options::default();
+        let plan = self.plan(bundle, layers, &options).await?;
+        let prepared = self
+            .preprocessor
+            .prepare(stimuli, options.preprocessing, &bundle.manifest)?;
+        let deadline = Instant::now() + self.limits.time;
+        let work = Work {
+            inference: self,
+            target: self.target(bundle, &plan).await?,
+            plan,
+            prepared: Arc::new(prepared),
+            urgency: Urgency {
+                priority: options.priority,
+                deadline,
+                // It doesn't wait for company.
+                exclusive: true,
+            },
+            skip_unreadable: false,
+        };
+        match tokio::time::timeout_at(deadline.into(), work.run()).await {
+            Ok(done) => done.map(|_| ()),
+            Err(_) => Err(ServerError::DeadlineExceeded),
+        }
     }
 
     /// Checks what a request asks of a bundle.
@@ -317,16 +370,40 @@ impl Inference {
     /// # Errors
     /// [`ServerError::Internal`].
     pub async fn pack(&self, chunks: Vec<Bytes>) -> Result<Bytes, ServerError> {
+        let packed = self.handle.spawn_blocking(move || reduce::compress(chunks)).await;
+        Ok(packed.map_err(InternalError::from)??)
+    }
+
+    /// One zstd frame of text that is made piece by piece, and is never in one place.
+    ///
+    /// # Errors
+    /// [`ServerError::Internal`].
+    pub async fn pack_text(
+        &self,
+        pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    ) -> Result<Bytes, ServerError> {
         let packed = self
             .handle
-            .spawn_blocking(move || reduce::compress(&chunks))
+            .spawn_blocking(move || reduce::compress_pieces(pieces, None))
             .await;
         Ok(packed.map_err(InternalError::from)??)
     }
 
     /// Counts memory for a request.
-    fn reserve(&self, bytes: u128) -> Result<Reservation, ServerError> {
+    ///
+    /// # Errors
+    /// [`ServerError::TensorTooLarge`] where it is more than all requests may take, [`ServerError::Busy`] where others take
+    /// too much of it now.
+    pub fn reserve(&self, bytes: u128) -> Result<Reservation, ServerError> {
         let limit = self.limits.memory_bytes;
+        if bytes > limit as u128 {
+            let what = "the request's inputs and activations (`limits.memory_bytes`)";
+            return Err(ServerError::TensorTooLarge {
+                what,
+                found: bytes,
+                limit,
+            });
+        }
         let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.memory).try_acquire_many_owned(permits);
         permit.map(Reservation).map_err(|_| ServerError::Busy {
@@ -335,7 +412,7 @@ impl Inference {
         })
     }
 
-    /// Bytes that a request takes: its answer, and the inputs of the parts that are in work.
+    /// Bytes that a request takes besides its stimuli: its answer, and the inputs of the parts that are in work.
     fn memory_of(&self, bundle: &Bundle, plan: &Plan, images: usize) -> u128 {
         let in_work = images.min(self.parts_in_work * self.maximum_batch) as u128;
         plan.bytes_per_image() * images as u128 + input_bytes(bundle) * in_work
@@ -394,6 +471,8 @@ impl Work<'_> {
             }
             timings.serialise += start.elapsed();
         }
+        let model = &self.target.pool.bundle().model;
+        metrics().observe_stage(model, Stage::Reduce, timings.serialise);
         Ok(Done {
             activations: plan.answer(images - unreadable.len(), chunks),
             timings,
@@ -470,16 +549,41 @@ impl Plan {
     }
 }
 
+/// Activations of which each layer's values are in one piece. Putting together much of them is work for threads that serve no
+/// connections.
+///
+/// # Errors
+/// [`InternalError`] at the server's end.
+pub async fn in_one_piece(mut activations: Vec<Activations>) -> Result<Vec<Activations>, InternalError> {
+    let pieces = activations.iter().filter(|layer| layer.chunks.len() > 1);
+    let bytes: usize = pieces.flat_map(|layer| &layer.chunks).map(Bytes::len).sum();
+    if bytes <= SMALL_COPY {
+        return Ok(activations);
+    }
+    let join = move || {
+        for layer in &mut activations {
+            let chunks = std::mem::take(&mut layer.chunks);
+            layer.chunks = vec![joined(chunks)];
+        }
+        activations
+    };
+    Ok(Handle::current().spawn_blocking(join).await?)
+}
+
+fn joined(mut chunks: Vec<Bytes>) -> Bytes {
+    if chunks.len() == 1 {
+        return chunks.remove(0);
+    }
+    let mut bytes = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
+    for chunk in chunks {
+        bytes.extend_from_slice(&chunk);
+    }
+    bytes.freeze()
+}
+
 impl Activations {
-    /// The values in one piece.
-    pub fn into_bytes(mut self) -> Bytes {
-        if self.chunks.len() == 1 {
-            return self.chunks.remove(0);
-        }
-        let mut bytes = BytesMut::with_capacity(self.chunks.iter().map(Bytes::len).sum());
-        for chunk in self.chunks {
-            bytes.extend_from_slice(&chunk);
-        }
-        bytes.freeze()
+    /// The values in one piece; see [`in_one_piece`] for many of them.
+    pub fn into_bytes(self) -> Bytes {
+        joined(self.chunks)
     }
 }

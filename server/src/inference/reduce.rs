@@ -106,12 +106,20 @@ pub(super) fn values<'a>(
 }
 
 /// One zstd frame that says how long its content is.
-pub(super) fn compress(chunks: &[Bytes]) -> Result<Bytes, InternalError> {
+pub(super) fn compress(chunks: Vec<Bytes>) -> Result<Bytes, InternalError> {
     let length: usize = chunks.iter().map(Bytes::len).sum();
+    compress_pieces(chunks, Some(length as u64))
+}
+
+/// One zstd frame of pieces that are made one after the other.
+pub(super) fn compress_pieces(
+    pieces: impl IntoIterator<Item = Bytes>,
+    length: Option<u64>,
+) -> Result<Bytes, InternalError> {
     let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
-    encoder.set_pledged_src_size(Some(length as u64))?;
-    for chunk in chunks {
-        encoder.write_all(chunk)?;
+    encoder.set_pledged_src_size(length)?;
+    for piece in pieces {
+        encoder.write_all(&piece)?;
     }
     Ok(encoder.finish()?.into())
 }
@@ -179,7 +187,7 @@ mod tests {
     #[test]
     fn packed_chunks_are_one_frame_with_its_length() {
         let chunks = [Bytes::from_static(b"activ"), Bytes::from_static(b"ations")];
-        let packed = compress(&chunks).unwrap();
+        let packed = compress(chunks.to_vec()).unwrap();
         assert_eq!(zstd::bulk::decompress(&packed, 11).unwrap(), b"activations");
         assert_eq!(
             zstd::zstd_safe::get_frame_content_size(&packed).unwrap(),

@@ -86,6 +86,11 @@ impl ActivationStream {
         parts.map(|part| part.shape.iter().product()).collect()
     }
 
+    /// Whether no group is in work, and no answer of one waits to be taken.
+    pub fn is_idle(&self) -> bool {
+        self.window.available_permits() == self.window_size as usize
+    }
+
     /// Groups that are in work at a time at most.
     pub fn groups_in_work(&self) -> usize {
         self.groups_in_work

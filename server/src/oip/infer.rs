@@ -10,7 +10,7 @@ use super::DATATYPE;
 use super::urgency::Urgency;
 use crate::bundle::Bundle;
 use crate::error::ServerError;
-use crate::inference::{Activations, Answer, Options, Reservation};
+use crate::inference::{self, Activations, Answer, Options, Reservation};
 use crate::state::State;
 use crate::tensor_inference;
 
@@ -94,6 +94,7 @@ pub async fn infer(
         .statistics
         .record(&bundle.model, bundle.version, succeeded, start.elapsed());
     let answer = answer?;
+    let activations = inference::in_one_piece(answer.activations).await?;
     let output = |activations: Activations| OutputTensor {
         layer: activations.layer.clone(),
         shape: activations.shape.clone(),
@@ -101,7 +102,7 @@ pub async fn infer(
     };
     Ok(InferAnswer {
         bundle,
-        outputs: answer.activations.into_iter().map(output).collect(),
+        outputs: activations.into_iter().map(output).collect(),
         reservation: answer.reservation,
     })
 }
@@ -124,9 +125,27 @@ async fn compute(
     let shape = input.shape.iter().map(length).collect::<Result<Vec<_>, _>>()?;
     let data = match input.elements {
         Elements::Raw(bytes) => bytes,
-        Elements::Numbers(numbers) => numbers.iter().flat_map(|number| number.to_le_bytes()).collect(),
+        Elements::Numbers(numbers) => little_endian(numbers),
     };
     tensor_inference::activations(&state.inference, bundle, shape, data, &layers, options).await
+}
+
+/// Numbers as bytes, in the memory in which they are.
+fn little_endian(mut numbers: Vec<f32>) -> Bytes {
+    struct Numbers(Vec<f32>);
+
+    impl AsRef<[u8]> for Numbers {
+        fn as_ref(&self) -> &[u8] {
+            bytemuck::cast_slice(&self.0)
+        }
+    }
+
+    if cfg!(target_endian = "big") {
+        numbers
+            .iter_mut()
+            .for_each(|number| *number = f32::from_bits(number.to_bits().to_le()));
+    }
+    Bytes::from_owner(Numbers(numbers))
 }
 
 /// The image tensor, which is all that a network takes.

@@ -58,6 +58,8 @@ pub enum Stage {
     Queue,
     /// The network computes.
     Compute,
+    /// What the network has computed is pooled, selected, rounded and packed.
+    Reduce,
     /// The answer is written.
     Serialise,
 }
@@ -362,6 +364,7 @@ impl EncodeLabelValue for Stage {
             Self::Decode => "decode",
             Self::Queue => "queue",
             Self::Compute => "compute",
+            Self::Reduce => "reduce",
             Self::Serialise => "serialise",
         };
         EncodeLabelValue::encode(&name, encoder)

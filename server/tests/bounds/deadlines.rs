@@ -4,6 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, stream};
+use proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
+use proto::ventral::v1::get_activations_request::Stimuli;
+use proto::ventral::v1::stream_activations_request::Part;
+use proto::ventral::v1::{StimulusGroup, StreamActivationsRequest, StreamStart, stimulus_group};
 use tonic::{Code, Request};
 
 use crate::support::png;
@@ -79,5 +84,40 @@ async fn a_client_s_deadline_is_kept() {
     let mut full = Request::new(request(FULL));
     full.metadata_mut().insert("grpc-timeout", "60S".parse().unwrap());
     client.get_activations(full).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_whose_clients_say_nothing_end() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.time = Duration::from_secs(2);
+    let running = Running::start_config(config).await;
+    let start = Part::Start(StreamStart {
+        model: "hand".into(),
+        layers: vec!["relu".into()],
+        ..Default::default()
+    });
+    let Some(Stimuli::Tensor(tensor)) = request(FULL).stimuli else {
+        unreachable!("these stimuli are a tensor");
+    };
+    let group = Part::Stimuli(StimulusGroup {
+        stimuli: Some(stimulus_group::Stimuli::Tensor(tensor)),
+        ..Default::default()
+    });
+    let parts = [start, group].map(|part| StreamActivationsRequest { part: Some(part) });
+    let requests = stream::iter(parts).chain(stream::pending());
+    let mut client = running.client().await;
+    let mut answers = client.stream_activations(requests).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().activations.len(), 1);
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+
+    let mut client = GrpcInferenceServiceClient::connect(running.grpc_url())
+        .await
+        .unwrap();
+    let answers = client.model_stream_infer(stream::pending()).await;
+    let status = answers.unwrap().into_inner().message().await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
     running.stop().await;
 }

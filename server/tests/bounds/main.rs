@@ -15,7 +15,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
-use prost::Message as _;
+use prost::Message;
 use proto::ventral::v1::get_activations_request::Stimuli;
 use proto::ventral::v1::{DataType, GetActivationsRequest, Tensor};
 use serde_json::Value;
@@ -97,7 +97,7 @@ fn head(url: &str) -> http::request::Builder {
 }
 
 /// A message with gRPC's prefix.
-fn framed(request: &GetActivationsRequest) -> Bytes {
+fn framed(request: &impl Message) -> Bytes {
     let message = request.encode_to_vec();
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &length[..], &message].concat().into()

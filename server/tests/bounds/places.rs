@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use h2::client;
+use proto::inference::ModelInferRequest;
+use proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use proto::ventral::v1::GetModelRequest;
 use proto::ventral::v1::ventral_client::VentralClient;
 use tonic::Code;
@@ -103,5 +105,112 @@ async fn an_answer_that_is_left_unread_gives_its_place_back() {
     wait_for_a_place(&mut running.client().await).await;
     drop(answer);
     connection.abort();
+    running.stop().await;
+}
+
+/// A request for a layer of one image.
+fn infer(layer: &str) -> ModelInferRequest {
+    ModelInferRequest {
+        model_name: "hand".into(),
+        inputs: vec![InferInputTensor {
+            name: "input".into(),
+            datatype: "FP32".into(),
+            shape: vec![1, 1, 4, 4],
+            ..Default::default()
+        }],
+        outputs: vec![InferRequestedOutputTensor {
+            name: layer.into(),
+            ..Default::default()
+        }],
+        raw_input_contents: vec![vec![0; 64].into()],
+        ..Default::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_left_unread_keeps_no_places_in_the_queue() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.queue_length = 4;
+    let running = Running::start_config(config).await;
+    let url = running.grpc_url();
+    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    // A client that takes one byte of the first answer, which is an error.
+    let (client, connection) = client::Builder::new()
+        .initial_window_size(1)
+        .handshake::<_, bytes::Bytes>(connection)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let head = http::Request::post(format!("{url}/inference.GRPCInferenceService/ModelStreamInfer"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let (answer, mut body) = client.send_request(head.body(()).unwrap(), false).unwrap();
+    let requests = ["layer9", "relu", "relu", "relu"].map(|layer| framed(&infer(layer)));
+    body.send_data(requests.concat().into(), true).unwrap();
+    let answer = answer.await.unwrap();
+    running.wait_for_waiting(3).await;
+
+    // They are computed with others, and make room, though their answers are not read.
+    let mut other = running.client().await;
+    other.get_activations(request(FULL - 3)).await.unwrap();
+    let mut waiting = running.client().await;
+    let waiting = tokio::spawn(async move { waiting.get_activations(request(1)).await });
+    running.wait_for_waiting(1).await;
+    for attempt in 0.. {
+        match other.get_activations(request(FULL - 1)).await {
+            Ok(_) => break,
+            Err(status) => assert!(attempt < 6000, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    waiting.await.unwrap().unwrap();
+    drop(answer);
+    connection.abort();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_would_never_fit_is_not_told_to_come_again() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.memory_bytes = 4096;
+    let running = Running::start_config(config).await;
+    let mut client = running.client().await;
+    let status = client.get_activations(request(FULL)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("`limits.memory_bytes`"), "{status}");
+    assert!(status.metadata().get("retry-after").is_none(), "{status:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_warmed_up_when_all_memory_is_taken() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.memory_bytes = 1;
+    config.limits.queue_length = 0;
+    let running = Running::start_config(config).await;
+    let index = running.state().repository().unwrap().index();
+    assert_eq!(index[0].reason, "");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_past_the_limit_exhaust_a_resource_in_both_directions() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.message_bytes = 4096;
+    let running = Running::start_config(config).await;
+    let mut client = running.client().await;
+    let status = client.get_activations(request(64)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("4096"), "{status}");
+    let status = client.get_activations(request(FULL)).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("4096"), "{status}");
     running.stop().await;
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use proto::ventral::v1::GetModelRequest;
-use server::RepositoryOptions;
+use server::{Limits, RepositoryOptions};
+use tonic::{Code, Request};
 
 use crate::IMAGE;
 use crate::support::bundle::Bundle;
-use crate::support::running::Running;
+use crate::support::raw_grpc;
+use crate::support::running::{Running, config};
 use crate::support::{http_client, png};
 
 /// The value of a line of figures that begins with `start`; 0 where there is none.
@@ -76,6 +78,7 @@ async fn requests_of_both_protocols_are_counted() {
         ("ventral_stage_duration_seconds_count{model=\"counted\",stage=\"decode\"}".into(), 3.0),
         ("ventral_stage_duration_seconds_count{model=\"counted\",stage=\"queue\"}".into(), 3.0),
         ("ventral_stage_duration_seconds_count{model=\"counted\",stage=\"compute\"}".into(), 3.0),
+        ("ventral_stage_duration_seconds_count{model=\"counted\",stage=\"reduce\"}".into(), 3.0),
         ("ventral_stage_duration_seconds_count{model=\"counted\",stage=\"serialise\"}".into(), 4.0),
         ("ventral_batch_size_count{model=\"counted\"}".into(), 1.0),
         ("ventral_model_memory_bytes{model=\"counted\",version=\"1\"}".into(), 100.0),
@@ -108,5 +111,25 @@ async fn a_request_that_has_its_model_loaded_is_counted_as_the_model_s() {
     let line = "ventral_requests_total{protocol=\"grpc\",method=\"/ventral.v1.Ventral/GetModel\",\
                 model=\"counted_later\",status=\"OK\"}";
     wait_for(&running, line, 1.0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_that_clients_invent_are_no_labels_even_when_the_server_is_busy() {
+    let repository = tempfile::tempdir().unwrap();
+    Bundle::new().write(repository.path(), "busy", 1);
+    let mut config = config(repository.path(), Limits::default());
+    config.limits.concurrent_requests = 0;
+    let running = Running::start_config(config).await;
+    for path in ["/invented.Service/Method", "/ventral.v1.Ventral/GetModel"] {
+        let status = raw_grpc::call(running.grpc_url(), path, Request::new(Vec::new().into())).await;
+        assert_eq!(status.unwrap_err().code(), Code::ResourceExhausted);
+    }
+    let known = "ventral_requests_total{protocol=\"grpc\",method=\"/ventral.v1.Ventral/GetModel\",model=\"\",\
+                 status=\"RESOURCE_EXHAUSTED\"}";
+    wait_for(&running, known, 1.0).await;
+    let mut response = http_client().get(running.url("/metrics")).call().unwrap();
+    let text = response.body_mut().read_to_string().unwrap();
+    assert!(!text.contains("invented"), "{text}");
     running.stop().await;
 }

@@ -46,28 +46,33 @@ pub(super) async fn infer(
     Ok((response, answer.reservation))
 }
 
-/// Answers one request of a stream: an error is a message, so that the stream goes on.
+/// Answers one request of a stream: an error is a message, so that the stream goes on. The memory of an answer is counted
+/// until the reservation is dropped.
 pub(super) async fn infer_streamed(
     state: &State,
     request: ModelInferRequest,
     deadline: Option<Instant>,
-) -> ModelStreamInferResponse {
+) -> (ModelStreamInferResponse, Option<Reservation>) {
     let id = request.id.clone();
     match infer(state, request, deadline).await {
-        Ok((response, _reservation)) => ModelStreamInferResponse {
-            error_message: String::new(),
-            infer_response: Some(response),
-        },
+        Ok((response, reservation)) => {
+            let response = ModelStreamInferResponse {
+                error_message: String::new(),
+                infer_response: Some(response),
+            };
+            (response, Some(reservation))
+        }
         Err(error) => {
             error.log();
-            ModelStreamInferResponse {
+            let response = ModelStreamInferResponse {
                 error_message: error.to_string(),
                 // Clients tell by it which request has failed.
                 infer_response: Some(ModelInferResponse {
                     id,
                     ..Default::default()
                 }),
-            }
+            };
+            (response, None)
         }
     }
 }

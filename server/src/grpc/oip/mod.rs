@@ -7,7 +7,7 @@ mod repository;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use proto::inference::grpc_inference_service_server::{GrpcInferenceService, GrpcInferenceServiceServer};
 use proto::inference::{
     ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
@@ -17,9 +17,13 @@ use proto::inference::{
     RepositoryModelUnloadResponse, ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest,
     ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
-use super::bounds;
+use super::{bounds, silence};
+use crate::error::{InternalError, ServerError};
 use crate::front::Front;
 use crate::front::call::Call;
 use crate::oip::metadata::{EXTENSIONS, SERVER_NAME, SERVER_VERSION};
@@ -110,16 +114,39 @@ impl GrpcInferenceService for Service {
         let call = Arc::clone(Call::of(request.extensions())?);
         let deadline = bounds::client_deadline(&request);
         let state = Arc::clone(&self.state);
-        let answer = move |request: Result<ModelInferRequest, Status>| {
-            let (state, call) = (Arc::clone(&state), Arc::clone(&call));
+        let places = Arc::new(Semaphore::new(STREAMED_AT_A_TIME));
+        let is_idle = {
+            let places = Arc::clone(&places);
+            move || places.available_permits() == STREAMED_AT_A_TIME
+        };
+        let requests = silence::bounded(request.into_inner(), self.state.limits.time, is_idle);
+        let requests = requests.then(move |request| {
+            let places = Arc::clone(&places);
             async move {
-                let request = request?;
+                let place = places.acquire_owned().await;
+                let place = place.map_err(|error| ServerError::from(InternalError::from(error)))?;
+                Ok::<_, Status>((request?, place))
+            }
+        });
+        // A request is a task of its own: what a slow client leaves unread must not keep hold of what others wait for.
+        let answer = move |request: Result<(ModelInferRequest, OwnedSemaphorePermit), Status>| {
+            let (state, call) = (Arc::clone(&state), Arc::clone(&call));
+            let answer = async move {
+                let (request, place) = request?;
                 // Not a message, as other errors are: who may not use a model is sent away.
                 call.use_model(&request.model_name).map_err(Status::from)?;
-                Ok(infer::infer_streamed(&state, request, deadline).await)
+                let (answer, reservation) = infer::infer_streamed(&state, request, deadline).await;
+                Ok((answer, (reservation, place)))
+            };
+            let task = AbortOnDropHandle::new(tokio::spawn(answer.in_current_span()));
+            async {
+                task.await
+                    .unwrap_or_else(|error| Err(ServerError::from(InternalError::from(error)).into()))
             }
         };
-        let answers = request.into_inner().map(answer).buffered(STREAMED_AT_A_TIME);
+        let answers = requests.map(answer).buffered(STREAMED_AT_A_TIME);
+        // The answer's memory is counted until it is on its way.
+        let answers = answers.map_ok(|(answer, _held)| answer);
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -1,17 +1,14 @@
 //! `POST /v2/models/{model}[/versions/{version}]/infer`.
 
-use actix_web::body::SizedStream;
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
-use bytes::Bytes;
-use futures_util::stream;
 
 use super::body::{self, Coding};
 use super::error::ProtocolError;
 use super::response::Form;
 use super::{Named, request};
 use crate::error::{InternalError, ServerError};
-use crate::inference::Reservation;
+use crate::http::answer::sized;
 use crate::oip::infer;
 use crate::state::State;
 
@@ -36,12 +33,15 @@ pub(super) async fn infer(
     let mut parsed = blocking(parse).await??;
     let form = Form::of(&mut parsed);
     let answer = infer::infer(&state, parsed.request, None).await?;
+    // Numbers are many times as long as text.
+    let mut text = state.inference.reserve(form.most_text(&answer))?;
     let write = move || {
         let written = form.write(answer)?;
         let parts = answer_coding.pack(written.parts).map_err(InternalError::from)?;
-        Ok::<_, ServerError>((parts, written.json_length, written.reservation))
+        text.shrink_to(parts.first().map_or(0, |json| json.len() as u128));
+        Ok::<_, ServerError>((parts, written.json_length, (written.reservation, text)))
     };
-    let (parts, json_length, reservation) = blocking(write).await??;
+    let (parts, json_length, held) = blocking(write).await??;
     let mut response = HttpResponse::Ok();
     if let Some(name) = answer_coding.name() {
         response.insert_header((header::CONTENT_ENCODING, name));
@@ -52,24 +52,11 @@ pub(super) async fn infer(
             .content_type("application/octet-stream"),
         None => response.content_type("application/json"),
     };
-    Ok(response.body(in_parts(parts, reservation)))
+    Ok(sized(&mut response, parts, held))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, InternalError> {
     Ok(tokio::task::spawn_blocking(work).await?)
-}
-
-/// A body that needn't be put together. `held` is dropped once it is sent.
-fn in_parts(
-    parts: Vec<Bytes>,
-    held: Reservation,
-) -> SizedStream<impl futures_util::Stream<Item = std::io::Result<Bytes>>> {
-    let length = parts.iter().map(|part| part.len() as u64).sum();
-    let parts = parts.into_iter().map(move |part| {
-        let _counted = &held;
-        Ok(part)
-    });
-    SizedStream::new(length, stream::iter(parts))
 }
 
 fn json_length(headers: &HeaderMap) -> Result<Option<usize>, ServerError> {

@@ -9,6 +9,9 @@ use crate::inference::Reservation;
 use crate::oip::DATATYPE;
 use crate::oip::infer::InferAnswer;
 
+/// Characters of the longest number, `-1.1754943508222875e-38`, and of what separates it from the next.
+const LONGEST_NUMBER: u128 = 24;
+
 /// An answer.
 pub(super) struct Written {
     /// The JSON, and then the raw tensors.
@@ -70,15 +73,28 @@ impl Form {
         }
     }
 
+    /// Bytes of text that the numbers of an answer take at most.
+    pub fn most_text(&self, answer: &InferAnswer) -> u128 {
+        let outputs = answer.outputs.iter().enumerate();
+        let as_text = outputs.filter(|(index, _)| !self.is_raw(*index));
+        let values: usize = as_text
+            .map(|(_, output)| output.data.len() / size_of::<f32>())
+            .sum();
+        values as u128 * LONGEST_NUMBER
+    }
+
+    fn is_raw(&self, index: usize) -> bool {
+        self.raw.get(index).copied().unwrap_or(self.raw_by_default)
+    }
+
     /// Writes an answer.
     ///
     /// # Errors
     /// [`ServerError::InvalidArgument`] where numbers are wanted as JSON that JSON doesn't have.
     pub fn write(&self, answer: InferAnswer) -> Result<Written, ServerError> {
-        let is_raw = |index: usize| self.raw.get(index).copied().unwrap_or(self.raw_by_default);
         let mut outputs = Vec::with_capacity(answer.outputs.len());
         for (index, output) in answer.outputs.iter().enumerate() {
-            let raw = is_raw(index);
+            let raw = self.is_raw(index);
             if !raw && !values(&output.data).all(f32::is_finite) {
                 return Err(ServerError::InvalidArgument(format!(
                     "output `{}` has values that JSON can't express, infinite ones or none: ask for it with \
@@ -109,7 +125,7 @@ impl Form {
             .outputs
             .into_iter()
             .enumerate()
-            .filter(|(index, _)| is_raw(*index));
+            .filter(|(index, _)| self.is_raw(*index));
         parts.extend(raw.map(|(_, output)| output.data));
         Ok(Written {
             json_length: (parts.len() > 1).then_some(json_length),
