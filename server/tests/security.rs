@@ -7,14 +7,15 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use proto::ventral::v1::ventral_client::VentralClient;
 use proto::ventral::v1::{GetModelRequest, ListModelsRequest};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
-use server::Limits;
 use server::config::{Config, TlsConfig};
 use server::security::new_token::NewToken;
+use server::{Limits, Scheduling};
 use support::bundle::Bundle;
 use support::raw_grpc::{self, Descriptions};
 use support::running::{Running, config};
@@ -22,6 +23,7 @@ use support::{http_client, png};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
@@ -70,6 +72,10 @@ fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
 
 /// A server with encrypted ports; `clients` signs clients' certificates.
 async fn encrypted(folder: &Path, authority: &Authority, clients: Option<&Authority>) -> Running {
+    Running::start_config(encrypted_config(folder, authority, clients)).await
+}
+
+fn encrypted_config(folder: &Path, authority: &Authority, clients: Option<&Authority>) -> Config {
     let signed = authority.sign("localhost");
     let models = folder.join("models");
     Bundle::new().write(&models, "hand", 1);
@@ -79,11 +85,16 @@ async fn encrypted(folder: &Path, authority: &Authority, clients: Option<&Author
         key: Some(written(folder, "server.key", &signed.key)),
         client_ca: clients.map(|clients| written(folder, "clients.pem", &clients.certificate)),
     };
-    Running::start_config(config).await
+    config
 }
 
-/// The status line of `GET /v1/models` over TLS, or why there is none.
-async fn https(running: &Running, authority: &Authority, client: Option<&Signed>) -> Result<String, String> {
+/// A connection to the HTTP port over TLS, or why there is none. `protocols` are those that the client offers.
+async fn connect(
+    running: &Running,
+    authority: &Authority,
+    client: Option<&Signed>,
+    protocols: &[&str],
+) -> Result<TlsStream<TcpStream>, String> {
     let mut roots = RootCertStore::empty();
     roots
         .add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap())
@@ -93,7 +104,7 @@ async fn https(running: &Running, authority: &Authority, client: Option<&Signed>
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
-    let config = match client {
+    let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(signed) => {
             let chain = vec![CertificateDer::from_pem_slice(signed.certificate.as_bytes()).unwrap()];
@@ -101,12 +112,22 @@ async fn https(running: &Running, authority: &Authority, client: Option<&Signed>
             builder.with_client_auth_cert(chain, key).unwrap()
         }
     };
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|protocol| protocol.as_bytes().to_vec())
+        .collect();
     let address = running.url("").trim_start_matches("https://").to_owned();
     let stream = TcpStream::connect(address).await.unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     let name = ServerName::try_from("localhost").unwrap();
+    let connected = connector.connect(name, stream).await;
+    connected.map_err(|error| error.to_string())
+}
+
+/// The status line of `GET /v1/models` over TLS, or why there is none.
+async fn https(running: &Running, authority: &Authority, client: Option<&Signed>) -> Result<String, String> {
     let failed = |error: std::io::Error| error.to_string();
-    let mut stream = connector.connect(name, stream).await.map_err(failed)?;
+    let mut stream = connect(running, authority, client, &[]).await?;
     let request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.map_err(failed)?;
     let mut answer = Vec::new();
@@ -149,6 +170,40 @@ async fn both_ports_are_encrypted() {
     // Without encryption there is no answer.
     let plain = running.url("/healthz").replace("https://", "http://");
     assert!(http_client().get(plain).call().is_err());
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_over_tls_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let running = Running::start_config(Config {
+        scheduling: Scheduling {
+            // Nothing is computed before it is full.
+            maximum_delay: Duration::from_secs(3600),
+            ..Scheduling::default()
+        },
+        ..encrypted_config(folder.path(), &authority, None)
+    })
+    .await;
+    // HTTP/2 is not spoken on this port: there a request would be computed whose client has gone.
+    let mut stream = connect(&running, &authority, None, &["h2", "http/1.1"])
+        .await
+        .unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let image = png(4, 4, &[9; 16]);
+    let head = format!(
+        "POST /v1/models/hand/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n\
+         Content-Length: {}\r\n\r\n",
+        image.len()
+    );
+    stream
+        .write_all(&[head.as_bytes(), &image].concat())
+        .await
+        .unwrap();
+    running.wait_for_waiting(1).await;
+    drop(stream);
+    running.wait_for_waiting(0).await;
     running.stop().await;
 }
 
@@ -382,7 +437,9 @@ async fn probes_and_descriptions_need_no_token_and_figures_do() {
         assert_eq!(guarded.http("GET", path, None, b"").0, 200, "{path}");
     }
     assert_eq!(guarded.http("GET", "/metrics", None, b"").0, 401);
-    assert_eq!(guarded.http("GET", "/metrics", Some(&guarded.hand), b"").0, 200);
+    // They name all models.
+    assert_eq!(guarded.http("GET", "/metrics", Some(&guarded.hand), b"").0, 403);
+    assert_eq!(guarded.http("GET", "/metrics", Some(&guarded.admin), b"").0, 200);
     assert_eq!(guarded.http("GET", "/nothing", None, b"").0, 401);
     guarded.running.stop().await;
 }

@@ -43,6 +43,12 @@ pub enum Refusal {
         /// The token's name.
         name: String,
     },
+    /// The figures name every model, and the token isn't for all of them.
+    #[error("the token `{name}` is for some models alone, and the figures are of all of them")]
+    Figures {
+        /// The token's name.
+        name: String,
+    },
     /// There are no tokens, but strangers.
     #[error("admin calls are refused: the ports are open to other machines, and the server has no tokens")]
     NoAdmin,
@@ -100,6 +106,9 @@ impl Access {
         if need == Need::Admin && !identity.is_admin {
             return Err(Refusal::NotAdmin { name: name() });
         }
+        if need == Need::Metrics && !identity.may_use_all() {
+            return Err(Refusal::Figures { name: name() });
+        }
         Ok(Caller::Owner(Arc::clone(identity)))
     }
 }
@@ -141,7 +150,9 @@ impl Refusal {
     pub fn code(&self) -> Code {
         match self {
             Self::NoToken | Self::UnknownToken => Code::Unauthenticated,
-            Self::NotAdmin { .. } | Self::NoAdmin | Self::Model { .. } => Code::PermissionDenied,
+            Self::NotAdmin { .. } | Self::NoAdmin | Self::Model { .. } | Self::Figures { .. } => {
+                Code::PermissionDenied
+            }
             Self::TooMany { .. } => Code::Busy,
         }
     }
@@ -213,6 +224,9 @@ mod tests {
         assert_eq!(user.check("b").unwrap_err().code(), Code::PermissionDenied);
         let refusal = admit(Need::Admin, Some("Bearer user")).unwrap_err();
         assert_eq!(refusal, Refusal::NotAdmin { name: "user".into() });
+        let refusal = admit(Need::Metrics, Some("Bearer user")).unwrap_err();
+        assert_eq!(refusal, Refusal::Figures { name: "user".into() });
+        assert_eq!(refusal.code(), Code::PermissionDenied);
     }
 
     #[test]

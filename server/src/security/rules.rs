@@ -6,7 +6,7 @@
 pub enum Need {
     /// Nothing: probes, and what the server can do, which is no secret.
     Nothing,
-    /// Nothing where the configuration says so, else a token.
+    /// Nothing where the configuration says so, else a token for all models.
     Metrics,
     /// A token.
     Token,

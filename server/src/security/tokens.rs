@@ -162,6 +162,11 @@ impl Token {
 }
 
 impl Identity {
+    /// Whether they may use all models.
+    pub fn may_use_all(&self) -> bool {
+        self.models.is_none()
+    }
+
     /// Whether they may use a model.
     pub fn may_use(&self, model: &str) -> bool {
         match &self.models {
