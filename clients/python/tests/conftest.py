@@ -33,6 +33,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def rounded(repository: Path) -> Path:
+    """A model repository with the network `lc` of the same checkpoint, and weights of half precision."""
+    checkpoint, folder = repository.parent / "lc.safetensors", repository.parent / "rounded"
+    programs.run(
+        "exporter", "export", checkpoint, "--repository", folder, "--model", "lc", "--weights", "fp16"
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
 def server(repository: Path) -> Iterator[Server]:
     """A server that no test ends."""
     with Server(repository) as server:

@@ -108,6 +108,29 @@ def test_an_error_of_the_caller_s_own_images_comes_through(client: Client, pixel
         list(client.stream(images(), LAYERS))
 
 
+def test_a_stream_does_not_go_on_with_rounded_weights(
+    repository: Path, rounded: Path, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    """Though they are of the same checkpoint: its activations are others."""
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "lc").symlink_to(repository / "lc")
+    images = (pixels[index % len(pixels)] for index in range(200))
+    with Server(models) as server, Client(server.address, model="lc") as client:
+        whole = client.model()
+        answers = client.stream(images, LAYERS, in_flight=16)
+        next(answers)
+        server.kill()
+        (models / "lc").unlink()
+        (models / "lc").symlink_to(rounded / "lc")
+        server.start()
+        with pytest.raises(ventral_client.ModelChanged, match=r"had fp32 weights and has fp16 ones"):
+            list(answers)
+        now = client.model()
+    assert now.checkpoint_digest == whole.checkpoint_digest
+    assert (whole.weights, now.weights) == ("fp32", "fp16")
+
+
 def test_a_stream_goes_on_when_the_server_was_killed_and_restarted(
     repository: Path, pixels: np.ndarray
 ) -> None:

@@ -31,6 +31,8 @@ class Source:
     version: str
     checkpoint_digest: str
     """Activations of equal digests are of the same trained network."""
+    weights: str
+    """How its weights are stored."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from .errors import UnknownLayer
 from .options import Options
 from .v1 import ventral_pb2 as pb
 
+#: How weights are stored unless they were rounded.
+FULL_PRECISION = "fp32"
+
 
 @dataclass(frozen=True)
 class ModelVersions:
@@ -41,6 +44,8 @@ class Model:
     """How images become the network's input."""
     execution_provider: str
     """What computes: `CPU`, `CUDA`."""
+    weights: str = FULL_PRECISION
+    """How weights are stored: `fp32`, `fp16`, `bf16`. Activations are of equal weights only where this is equal, too."""
 
     @property
     def layers(self) -> list[str]:
@@ -87,4 +92,5 @@ def model(message: pb.GetModelResponse) -> Model:
         checkpoint_digest=message.checkpoint_digest,
         preprocessing=json.loads(message.preprocessing_json or "{}"),
         execution_provider=message.execution_provider,
+        weights=message.weights or FULL_PRECISION,
     )

@@ -94,10 +94,11 @@ class RemoteModule(torch.nn.Module):  # type: ignore[misc]
 
     def _check_model(self) -> None:
         now = self._client.model(self.model.name, self.model.version)
-        if now.checkpoint_digest != self.model.checkpoint_digest:
+        is_now, was = ((model.checkpoint_digest, model.weights) for model in (now, self.model))
+        if is_now != was:
             raise ModelChanged(
                 f"`{self.model.name}` version {self.model.version} is another network than when this began "
-                f"(checkpoint {now.checkpoint_digest}, not {self.model.checkpoint_digest}): begin anew"
+                f"(checkpoint {' with weights '.join(is_now)}, not {' with weights '.join(was)}): begin anew"
             )
 
 

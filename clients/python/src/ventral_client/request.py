@@ -69,7 +69,7 @@ def activation_request(
     )
     transfer = Transfer(
         groups(stimuli(iterable, model.input_shape, handling.first), min(group, in_flight)),
-        Source(model.name, model.version, model.checkpoint_digest),
+        Source(model.name, model.version, model.checkpoint_digest, model.weights),
         in_flight=in_flight,
         start=start,
         options=options,
@@ -94,8 +94,8 @@ def classify_request(model: Model, group: Group, top_k: int, options: Options) -
         InvalidRequest: Where `top_k` is none.
         UnreadableStimulus: The first that can't be read.
     """
-    if top_k < 1:
-        raise InvalidRequest(f"top_k={top_k}: ask for at least one class")
+    if not 1 <= top_k < 1 << 32:
+        raise InvalidRequest(f"top_k={top_k}: ask for one class at least, and for no more than there are")
     for stimulus in group.stimuli:
         if isinstance(stimulus.content, UnreadableStimulus):
             raise stimulus.content

@@ -12,6 +12,7 @@ from .answers import Answer, Source
 from .errors import ModelChanged, ServerFault, UnreadableStimulus
 from .groups import Group
 from .images import Stimulus
+from .models import FULL_PRECISION
 from .options import Options
 from .tensors import Array, to_array
 from .v1 import ventral_pb2 as pb
@@ -90,7 +91,8 @@ class Transfer:
             ServerFault: Where the answer fits nothing that was asked.
         """
         if response.checkpoint_digest:
-            self._check_source(Source(response.model, response.version, response.checkpoint_digest))
+            weights = response.weights or FULL_PRECISION
+            self._check_source(Source(response.model, response.version, response.checkpoint_digest, weights))
         group = self._waiting[0]
         asked = group.readable
         failed = {
@@ -128,6 +130,11 @@ class Transfer:
             raise ModelChanged(
                 f"model `{source.model}` was checkpoint {self._source.checkpoint_digest} and is "
                 f"{source.checkpoint_digest} now: start again, so that all activations are of one network"
+            )
+        if self._source.weights != source.weights:
+            raise ModelChanged(
+                f"model `{source.model}` had {self._source.weights} weights and has {source.weights} ones now: start again, so "
+                "that all activations are rounded alike"
             )
 
     def _up_to_unreadable(self, group: Group) -> Group:
