@@ -1,7 +1,8 @@
 """The client for asyncio gives what the other one gives, and leaves the loop free."""
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
@@ -11,8 +12,10 @@ import ventral_client
 from front import Front, Refusal
 from servers import Server
 from unary import assert_same
-from ventral_client import AsyncClient, Client, Retries
-from ventral_client.groups import LEAST_IMAGES, MAXIMUM_IMAGES
+from ventral_client import Answer, AsyncClient, Client, Retries, request
+from ventral_client.extraction import ExtractionFile
+from ventral_client.groups import LEAST_IMAGES, MAXIMUM_IMAGES, Group
+from ventral_client.transfer import Transfer
 
 LAYERS = ["layer2", "fc"]
 
@@ -60,6 +63,87 @@ def test_a_stream_goes_on_when_the_server_was_killed_and_restarted(
         return found
 
     assert asyncio.run(stream()) == list(range(200))
+
+
+class Watched(Sequence[Path]):
+    """Images that remember in which threads they were taken."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """In none yet."""
+        self._paths = paths
+        self.threads: set[int] = set()
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._paths)
+
+    def __getitem__(self, index: int | slice) -> Path | Sequence[Path]:
+        """One, or some."""
+        self.threads.add(threading.get_ident())
+        if isinstance(index, slice):
+            return self
+        return self._paths[index]
+
+
+def test_the_loop_neither_reads_nor_writes(
+    server: Server, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor encodes: other threads do, whatever is asked for."""
+    others: dict[str, set[int]] = {}
+
+    def watch(owner: object, name: str) -> None:
+        method = getattr(owner, name)
+
+        def watched(*arguments: object, **keywords: object) -> object:
+            others.setdefault(name, set()).add(threading.get_ident())
+            return method(*arguments, **keywords)
+
+        monkeypatch.setattr(owner, name, watched)
+
+    for name in ("__init__", "add", "__exit__"):
+        watch(ExtractionFile, name)
+    watch(Group, "message")
+    watch(request, "classify_request")
+    watch(Transfer, "accept")
+    watched = Watched(paths)
+
+    async def everything() -> None:
+        async with AsyncClient(server.address, model="lc") as client:
+            await client.classify(watched)
+            await client.extract(paths, LAYERS, tmp_path / "a.h5")
+            await client.activations(watched, LAYERS)
+
+    asyncio.run(everything())
+    others["images"] = watched.threads
+    assert len(others) == 7
+    for name, threads in others.items():
+        assert threading.get_ident() not in threads, name
+
+
+def test_an_extraction_that_is_cancelled_leaves_a_file_that_goes_on(
+    client: Client, server: Server, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is written to it when it is closed."""
+    add, added = ExtractionFile.add, threading.Event()
+
+    def add_and_tell(file: ExtractionFile, answer: Answer) -> None:
+        add(file, answer)
+        if answer.index == 5:
+            added.set()
+
+    async def cancelled() -> None:
+        async with AsyncClient(server.address, model="lc") as other:
+            extraction = asyncio.create_task(other.extract(paths, LAYERS, tmp_path / "a.h5"))
+            assert await asyncio.to_thread(added.wait, 60)
+            extraction.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await extraction
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ExtractionFile, "add", add_and_tell)
+        asyncio.run(cancelled())
+    whole = client.extract(paths, LAYERS, tmp_path / "whole.h5")
+    assert client.extract(paths, LAYERS, tmp_path / "a.h5").read_bytes() == whole.read_bytes()
 
 
 def test_a_stream_that_is_left_ends(server: Server, pixels: np.ndarray) -> None:

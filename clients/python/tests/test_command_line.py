@@ -75,6 +75,8 @@ def test_activations_are_extracted(client: Client, server: Server, paths: list[P
 def test_errors_are_one_line_and_an_exit_code(server: Server, paths: list[Path], tmp_path: Path) -> None:
     """No server, no such layer, no such file, no token."""
     common = ["--address", server.address, "--model", "lc"]
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
     for arguments, words in (
         (["classify", *common, tmp_path / "nowhere.png"], "nowhere.png: No such file"),
         (["classify", *common, tmp_path], "there are no images"),
@@ -84,9 +86,20 @@ def test_errors_are_one_line_and_an_exit_code(server: Server, paths: list[Path],
         ),
         (["models", "--address", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
         (["models", "--token-file", tmp_path / "token", *common[:2]], "can't read"),
+        (["models", "--token-file", binary, *common[:2]], "isn't a text file"),
+        (["classify", *common, "--top-k", "5000000000", paths[0]], "top_k=5000000000"),
+        (
+            ["extract", *common, "--layers", "fc", "--output", tmp_path / "no" / "a.h5", paths[0]],
+            "there is no folder",
+        ),
+        (
+            ["extract", *common, "--layers", "fc,fc", "--output", tmp_path / "a.h5", paths[0]],
+            "named twice",
+        ),
+        (["brain-report", "--paper", "--output-dir", binary], "File exists"),
     ):
         finished = run(*arguments)
-        assert finished.returncode == 1
+        assert finished.returncode == 1, finished.stderr
         assert finished.stderr.startswith("ventral-client: ") and finished.stderr.count("\n") == 1
         assert words in finished.stderr
     assert run("classify").returncode == 2

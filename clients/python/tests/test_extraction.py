@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 import ventral_client
 from servers import Server
-from ventral_client import Client
+from ventral_client import Client, Options
+from ventral_client.extraction import ExtractionFile
 
 LAYERS = ["layer1", "fc"]
 
@@ -51,8 +53,13 @@ def test_a_file_holds_what_the_call_gives(client: Client, paths: list[Path], tmp
         assert file["stimuli"].asstr()[:].tolist() == [str(path) for path in paths]
         assert file["readable"][:].all()
         assert file["progress"][:].tolist() == [len(paths)]
-        found = {key: file.attrs[key] for key in ("model", "version", "checkpoint_digest")}
-        assert found == {"model": "lc", "version": "1", "checkpoint_digest": model.checkpoint_digest}
+        found = {key: file.attrs[key] for key in ("model", "version", "checkpoint_digest", "weights")}
+        assert found == {
+            "model": "lc",
+            "version": "1",
+            "checkpoint_digest": model.checkpoint_digest,
+            "weights": "fp32",
+        }
         assert json.loads(file.attrs["layers"]) == LAYERS
 
 
@@ -151,3 +158,126 @@ def test_arrays_are_told_apart_by_their_pixels(client: Client, pixels: np.ndarra
     named = client.extract(pixels[:2], ["fc"], tmp_path / "b.h5", names=["left", "right"])
     with h5py.File(named) as file:
         assert file["stimuli"].asstr()[:].tolist() == ["left", "right"]
+
+
+def test_of_two_extractions_to_one_file_one_goes_on(
+    client: Client, paths: list[Path], tmp_path: Path
+) -> None:
+    """Both have found no file; the other one must not put an unfinished file in the place of the first one's."""
+    model, path = client.model(), tmp_path / "activations.h5"
+    first, second = (ExtractionFile(path, model, paths, None, ["fc"], Options()) for _ in range(2))
+    answers = list(client.stream(paths, ["fc"]))
+    with first:
+        first.add(answers[0])
+        with second, pytest.raises(ventral_client.ExtractionMismatch, match="written by another program"):
+            second.add(answers[0])
+        for answer in answers[1:]:
+            first.add(answer)
+    assert list(tmp_path.iterdir()) == [path]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(
+            file["activations"]["fc"], np.stack([answer.activations["fc"] for answer in answers])
+        )
+
+
+def test_without_links_too_one_goes_on(
+    client: Client, paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on some network drives."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    path = client.extract(paths, ["fc"], tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == [path]
+    other = ExtractionFile(tmp_path / "b.h5", client.model(), paths, None, ["fc"], Options())
+    (tmp_path / "b.h5.partial").touch()
+    with pytest.raises(ventral_client.ExtractionMismatch, match="written by another program"):
+        other.add(next(iter(client.stream(paths, ["fc"]))))
+
+
+def test_a_file_with_its_final_name_is_complete(client: Client, paths: list[Path], tmp_path: Path) -> None:
+    """Or it isn't taken for one."""
+    path = client.extract(paths, ["fc"], tmp_path / "activations.h5")
+    with h5py.File(path, "r+") as file:
+        file["progress"][0] = 7
+    with pytest.raises(ventral_client.ExtractionMismatch, match="of 7 of its 24 images: remove it"):
+        client.extract(paths, ["fc"], path)
+
+
+def test_rows_of_nan_are_for_those_who_want_them(client: Client, paths: list[Path], tmp_path: Path) -> None:
+    """Also when the file is there already."""
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    stimuli = [*paths[:3], bad, *paths[3:]]
+    path = client.extract(stimuli, ["fc"], tmp_path / "activations.h5", skip_unreadable=True)
+    assert client.extract(stimuli, ["fc"], path, skip_unreadable=True) == path
+    with pytest.raises(
+        ventral_client.ExtractionMismatch, match=r"NaN for 1 images .*bad\.png: pass skip_unreadable=True"
+    ):
+        client.extract(stimuli, ["fc"], path)
+
+
+def test_rounded_weights_are_another_network(
+    client: Client, rounded: Path, paths: list[Path], tmp_path: Path
+) -> None:
+    """To files, too; those that don't say have weights that aren't rounded."""
+    path = client.extract(paths, ["fc"], tmp_path / "activations.h5")
+    with (
+        Server(rounded) as server,
+        Client(server.address) as other,
+        pytest.raises(ventral_client.ExtractionMismatch, match=r"has weights fp32, and this .* fp16"),
+    ):
+        other.extract(paths, ["fc"], path)
+    with h5py.File(path, "r+") as file:
+        del file.attrs["weights"]
+    assert client.extract(paths, ["fc"], path) == path
+
+
+def test_what_can_not_be_written_is_said(client: Client, paths: list[Path], tmp_path: Path) -> None:
+    """Before anything is asked for where that is known."""
+    for path, layers, words in (
+        (tmp_path / "nowhere" / "a.h5", ["fc"], "there is no folder .*nowhere: make it"),
+        (tmp_path / "a.h5", ["fc", "layer1", "fc"], "layer `fc` is named twice"),
+    ):
+        with pytest.raises(ventral_client.InvalidRequest, match=words):
+            client.extract(paths, layers, path)
+    with pytest.raises(ventral_client.InvalidRequest, match="positions in its activations"):
+        client.extract(paths, ["fc"], tmp_path / "a.h5", units={"fc": [-1]})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="in other systems the folder doesn't exist")
+def test_a_folder_that_can_not_be_written_to_is_named(client: Client, paths: list[Path]) -> None:
+    """With the system's words."""
+    with pytest.raises(ventral_client.UnwritableFile, match=r"/proc/a\.h5 can't be written: ") as caught:
+        client.extract(paths, ["fc"], "/proc/a.h5")
+    assert isinstance(caught.value, OSError)
+
+
+def test_a_full_disk_is_one_line(server: Server, paths: list[Path], tmp_path: Path) -> None:
+    """On the command line; what a file may have at most stands for what there is room for."""
+    command = [
+        sys.executable,
+        "-m",
+        "ventral_client",
+        "extract",
+        "--address",
+        server.address,
+        "--model",
+        "lc",
+    ]
+    command += ["--layers", "layer1,fc", "--output", tmp_path / "a.h5", *paths]
+    finished = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
+    )
+    assert finished.returncode == 1
+    assert finished.stderr.startswith(f"ventral-client: {tmp_path / 'a.h5'} can't be written: ")
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,7 @@
 """What goes wrong says what to do, and is tried again where that helps."""
 
+import pickle
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import ventral_client
 from front import Front, Refusal
 from servers import Server
 from ventral_client import Client, Retries
+from ventral_client.report.scores import InvalidScores
 
 #: Enough repetitions, and soon.
 QUICK = Retries(initial=0.01, maximum=0.05)
@@ -116,6 +119,12 @@ def test_busy_and_absent_servers_are_asked_again(server: Server, pixels: np.ndar
         ((BUSY, "busy", (("retry-after", "99999"),)), 0, ventral_client.TooMuch),
         ((grpc.StatusCode.INTERNAL, "broken", ()), 0, ventral_client.ServerFault),
         ((grpc.StatusCode.DEADLINE_EXCEEDED, "slow", ()), 0, ventral_client.TooSlow),
+        ((grpc.StatusCode.CANCELLED, "gone", ()), 0, ventral_client.ClientClosed),
+        (
+            (grpc.StatusCode.NOT_FOUND, "model `lc` version 1 has no projection `a`; it has: b", ()),
+            0,
+            ventral_client.UnknownProjection,
+        ),
         ((grpc.StatusCode.INVALID_ARGUMENT, "bad", ()), 0, ventral_client.InvalidRequest),
         ((grpc.StatusCode.UNIMPLEMENTED, "unknown", ()), 0, ventral_client.InvalidRequest),
     ],
@@ -126,11 +135,68 @@ def test_refusals_are_repeated_as_often_as_makes_sense(
     """And then raised as what they are, with the server's words."""
     refusing = Refusing(*[refusal] * 20)
     with Front(server.address, refusing) as front, Client(front.address, retries=QUICK) as client:
-        with pytest.raises(kind, match=refusal[1]):
+        with pytest.raises(kind, match=re.escape(refusal[1])):
             client.models()
         assert len(refusing.asked) == 1 + repeated
     never = Refusing(*[refusal] * 20)
     with Front(server.address, never) as front, Client(front.address, retries=None) as client:
-        with pytest.raises(kind, match=refusal[1]):
+        with pytest.raises(kind, match=re.escape(refusal[1])):
             client.models()
         assert len(never.asked) == 1
+
+
+def test_a_server_that_says_that_it_can_not_is_there(server: Server) -> None:
+    """Only where none was reached is it asked whether there is one."""
+    for details, words in (
+        ("the models are still being loaded: try again soon", "can't answer now (the models are still"),
+        ("the server is stopping: ask another", "can't answer now (the server is stopping"),
+        ("Socket closed", "no server answers at"),
+        ("failed to connect to all addresses", "no server answers at"),
+    ):
+        refusing = Refusing((AWAY, details, ()))
+        with Front(server.address, refusing) as front, Client(front.address, retries=None) as client:
+            with pytest.raises(ventral_client.NoServer, match=re.escape(words)) as caught:
+                client.models()
+            assert front.address in str(caught.value)
+            assert ("is it running" in str(caught.value)) == words.startswith("no server")
+
+
+def test_a_client_that_is_closed_says_so(client: Client, pixels: np.ndarray) -> None:
+    """To whoever still waits for answers."""
+    answers = client.stream((pixels[index % len(pixels)] for index in range(1000)), ["layer1"], in_flight=4)
+    next(answers)
+    client.close()
+    with pytest.raises(ventral_client.ClientClosed, match="the client was closed"):
+        list(answers)
+
+
+def test_what_the_protocol_has_no_number_for_is_refused(client: Client, pixels: np.ndarray) -> None:
+    """Before it is sent."""
+    for top_k in (0, 5_000_000_000):
+        with pytest.raises(ventral_client.InvalidRequest, match=f"top_k={top_k}"):
+            client.classify(pixels, top_k=top_k)
+    for indices in ([-1], [0.5], ["first"], 7):
+        with pytest.raises(ventral_client.InvalidRequest, match="units of layer `fc` are positions"):
+            client.activations(pixels, "fc", units={"fc": indices})
+    for token in ("n\u00f6", "two\nlines"):
+        with pytest.raises(ventral_client.InvalidRequest, match="no token has") as caught:
+            Client("localhost", token=token)
+        assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ventral_client.MissingPackage("h5py", "extract", "extract"),
+        ventral_client.MissingPackage("thingsvision", None, "the extractor"),
+        InvalidScores("scores.csv", "isn't a number", 3, "V1"),
+        ventral_client.UnreadableStimulus(3, "a.png", "no image"),
+        ventral_client.UnknownLayer("no layer", ["fc"]),
+        ventral_client.UnwritableFile("a.h5 can't be written"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_come_through_processes(error: Exception) -> None:
+    """As those of worker processes do, pickled."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))

@@ -21,7 +21,9 @@ from sklearn.decomposition import PCA
 from test_command_line import lines, run
 from test_failures import QUICK, Refusing
 from ventral_client import AsyncClient, Client, FittedProjection
+from ventral_client.fitting import FitBars
 from ventral_client.tensors import Array
+from ventral_client.v1 import ventral_pb2 as pb
 
 #: Early and late ones: 4,096 values, 1,024, 16 and 10.
 LAYERS = ["relu", "layer2", "avgpool", "fc"]
@@ -156,7 +158,7 @@ def test_asyncio_fits_the_same(fits: Client, server: Server, paths: list[Path]) 
             await other.delete_projection("async.fc")
             with pytest.raises(ventral_client.UnreadableStimulus, match=r"stimulus 2 .*nowhere\.png"):
                 await other.fit_projections([*paths[:2], "nowhere.png"], "fc", "none")
-            with pytest.raises(ventral_client.UnknownModel, match=r"no projection `async\.fc`"):
+            with pytest.raises(ventral_client.UnknownProjection, match=r"no projection `async\.fc`"):
                 await other.delete_projection("async.fc")
             return found
 
@@ -278,19 +280,30 @@ def test_a_fit_begins_again_when_the_server_died(repository: Path, images: Array
             assert {layer: fitted.images for layer, fitted in found.items()} == {"layer1": 60, "fc": 60}
 
 
-def test_fits_wait_for_each_other(server: Server, fits: Client, images: Array) -> None:
+def test_fits_wait_for_each_other(
+    server: Server, fits: Client, images: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second is complete, too."""
-    slow = Slow(images, 40)
+    slow, has_place, show = Slow(images, 40), threading.Event(), FitBars.show
+
+    def show_and_tell(bars: FitBars, progress: pb.FitProgress) -> None:
+        show(bars, progress)
+        if progress.images > 0:
+            has_place.set()
+
+    monkeypatch.setattr(FitBars, "show", show_and_tell)
     with (
         in_background(lambda: fits.fit_projections(slow, "fc", "first")) as first,
         Client(server.address, model="lc") as other,
-        in_background(lambda: other.fit_projections(images, "fc", "second")) as second,
     ):
         assert slow.reached.wait(60)
-        assert not second.done()
-        slow.allowed.set()
-        for fit in (first, second):
-            assert cast(dict[str, FittedProjection], fit.result(60))["fc"].images == len(images)
+        # A fit that waits takes no images.
+        assert has_place.wait(60)
+        with in_background(lambda: other.fit_projections(images, "fc", "second")) as second:
+            assert not second.done()
+            slow.allowed.set()
+            for fit in (first, second):
+                assert cast(dict[str, FittedProjection], fit.result(60))["fc"].images == len(images)
     assert [projection.name for projection in fits.projections()] == ["first.fc", "second.fc"]
 
 

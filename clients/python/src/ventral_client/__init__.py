@@ -11,6 +11,7 @@ from .answers import Answer, Prediction
 from .client import Client
 from .connection import Tls
 from .errors import (
+    ClientClosed,
     ExtractionMismatch,
     InvalidRequest,
     MissingPackage,
@@ -22,7 +23,9 @@ from .errors import (
     TooSlow,
     UnknownLayer,
     UnknownModel,
+    UnknownProjection,
     UnreadableStimulus,
+    UnwritableFile,
     VentralError,
 )
 from .fitting import FittedProjection, Projection
@@ -34,6 +37,7 @@ __all__ = [
     "Answer",
     "AsyncClient",
     "Client",
+    "ClientClosed",
     "ExtractionMismatch",
     "FittedProjection",
     "InvalidRequest",
@@ -53,6 +57,8 @@ __all__ = [
     "TooSlow",
     "UnknownLayer",
     "UnknownModel",
+    "UnknownProjection",
     "UnreadableStimulus",
+    "UnwritableFile",
     "VentralError",
 ]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import grpc
 import grpc.aio
@@ -30,8 +30,8 @@ from .fitting import (
     projection,
 )
 from .gathering import Gathering
-from .groups import groups
-from .images import Images, Stimulus, each, listed, stimuli
+from .groups import Group, groups
+from .images import Image, Images, Stimulus, each, listed, stimuli
 from .models import Model, ModelVersions, model
 from .options import OptionArguments, Options
 from .progress import bar
@@ -43,7 +43,10 @@ from .v1 import ventral_pb2 as pb
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from .extraction import ExtractionFile
+
 T = TypeVar("T")
+Arguments = ParamSpec("Arguments")
 
 
 class AsyncClient(ClientBase[grpc.aio.Channel]):
@@ -75,8 +78,9 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             await self.model(model, version), images, layers, Options.of(**options), Handling(in_flight)
         )
         gathering = Gathering(wanted.layers, wanted.count)
-        async for answer in self._answers(wanted, progress):
-            gathering.add(answer)
+        async with aclosing(self._answers(wanted, progress)) as answers:
+            async for answer in answers:
+                gathering.add(answer)
         return gathering.arrays()
 
     async def stream(
@@ -113,8 +117,15 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
         chosen = Options.of(**options)
         described = await self.model(model, version)
         found: list[list[Prediction]] = []
-        for group in groups(stimuli(each(images), described.input_shape), CLASSIFIED_TOGETHER):
-            message = request.classify_request(described, group, top_k, chosen)
+        remaining = groups(stimuli(each(images), described.input_shape), CLASSIFIED_TOGETHER)
+
+        def following() -> tuple[Group, pb.ClassifyRequest] | None:
+            for group in remaining:
+                return group, request.classify_request(described, group, top_k, chosen)
+            return None
+
+        while (asked := await _in_thread(following)) is not None:
+            group, message = asked
             answer = await self._call(self._stub.Classify, message, group.stimuli)
             found.extend(request.predictions(entry) for entry in answer.classifications)
         return found
@@ -138,12 +149,22 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
 
         chosen = Options.of(**options)
         described = await self.model(model, version)
-        images = listed(images)
-        with ExtractionFile(path, described, images, names, described.check_layers(layers), chosen) as file:
+        wanted_layers = described.check_layers(layers)
+
+        def opened() -> tuple[Sequence[Image], ExtractionFile]:
+            every = listed(images)
+            file = ExtractionFile(
+                path, described, every, names, wanted_layers, chosen, skip_unreadable=skip_unreadable
+            )
+            return every, file
+
+        every, file = await _in_thread(opened)
+        async with _left_in_thread(file):
             handling = Handling(in_flight, skip_unreadable, first=file.done)
-            wanted = request.activation_request(described, images[file.done :], file.layers, chosen, handling)
-            async for answer in self._answers(wanted, progress, file.done):
-                file.add(answer)
+            wanted = request.activation_request(described, every[file.done :], file.layers, chosen, handling)
+            async with aclosing(self._answers(wanted, progress, file.done)) as answers:
+                async for answer in answers:
+                    await _in_thread(file.add, answer)
         return file.path
 
     async def fit_projections(
@@ -262,15 +283,15 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             while True:
                 yield await messages.get()
 
-        for message in transfer.begin():
+        for message in await _in_thread(transfer.begin):
             messages.put_nowait(message)
         call = self._stub.StreamActivations(sent(), metadata=self._endpoint.metadata)
         try:
             while True:
-                # Reading and encoding images takes time, which others in this loop are to have.
-                for group in await asyncio.to_thread(lambda: list(transfer.refill())):
-                    if group.readable:
-                        messages.put_nowait(group.message())
+                for message in await _in_thread(
+                    lambda: [group.message() for group in transfer.refill() if group.readable]
+                ):
+                    messages.put_nowait(message)
                 for answer in transfer.settled():
                     yield answer
                 if transfer.is_done():
@@ -284,7 +305,7 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
                     )
                 self._has_answered = True
                 attempts.progressed()
-                for answer in transfer.accept(response):
+                for answer in await _in_thread(transfer.accept, response):
                     yield answer
         finally:
             call.cancel()
@@ -295,8 +316,7 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
         messages = feed.messages()
 
         async def send() -> None:
-            # Reading and encoding images takes time, which others in this loop are to have.
-            while (message := await asyncio.to_thread(next, messages, None)) is not None:
+            while (message := await _in_thread(next, messages, None)) is not None:
                 await call.write(message)
             if feed.problem is None:
                 await call.done_writing()
@@ -322,3 +342,29 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             sending.cancel()
             # What stopped the sending, the reading has met too.
             await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _in_thread(
+    work: Callable[Arguments, T], *arguments: Arguments.args, **keywords: Arguments.kwargs
+) -> T:
+    """Does something that takes time elsewhere: reading, encoding and writing would stop everything else in this loop.
+
+    It is waited for even where whoever waits is cancelled, so that nothing is used by two threads at a time.
+    """
+    working = asyncio.ensure_future(asyncio.to_thread(work, *arguments, **keywords))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
+
+
+@asynccontextmanager
+async def _left_in_thread(file: ExtractionFile) -> AsyncGenerator[None, None]:
+    """Leaves a file's context in another thread."""
+    try:
+        yield
+    except BaseException as error:
+        await _in_thread(file.__exit__, type(error), error, error.__traceback__)
+        raise
+    await _in_thread(file.__exit__, None, None, None)

@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output has read enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        print(f"ventral-client: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -140,6 +143,8 @@ def _client(chosen: argparse.Namespace) -> Client:
             token = chosen.token_file.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise VentralError(f"--token-file: can't read {chosen.token_file}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise VentralError(f"--token-file: {chosen.token_file} isn't a text file: {error}") from error
     tls = (
         Tls(authorities=chosen.authorities)
         if chosen.authorities is not None

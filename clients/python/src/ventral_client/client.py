@@ -167,14 +167,18 @@ class Client(ClientBase[grpc.Channel]):
             options: Fields of `Options`.
 
         Raises:
-            ExtractionMismatch: Where the file is of other images, layers or options, or of another network.
+            ExtractionMismatch: Where the file is of other images, layers or options, of another network, or being written.
+            UnwritableFile: Where it can't be written.
         """
         from .extraction import ExtractionFile
 
         chosen = Options.of(**options)
         described = self.model(model, version)
         images = listed(images)
-        with ExtractionFile(path, described, images, names, described.check_layers(layers), chosen) as file:
+        wanted_layers = described.check_layers(layers)
+        with ExtractionFile(
+            path, described, images, names, wanted_layers, chosen, skip_unreadable=skip_unreadable
+        ) as file:
             handling = Handling(in_flight, skip_unreadable, first=file.done)
             wanted = request.activation_request(described, images[file.done :], file.layers, chosen, handling)
             for answer in self._answers(wanted, progress, file.done):

@@ -86,6 +86,10 @@ def endpoint(address: str, token: str | None, tls: TlsChoice) -> Endpoint:
         )
         if chosen.server_name is not None:
             options = (*options, ("grpc.ssl_target_name_override", chosen.server_name))
+    if token and not (token.isascii() and token.isprintable()):
+        raise InvalidRequest(
+            "the token has characters that no token has: pass it as `server token new` printed it"
+        )
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     return Endpoint(host, credentials, options, metadata)
 

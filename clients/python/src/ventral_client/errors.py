@@ -10,7 +10,11 @@ class VentralError(Exception):
 
 
 class NoServer(VentralError, ConnectionError):
-    """No server answers at the address, or it stopped answering and didn't come back."""
+    """No server answers at the address, it stopped answering and didn't come back, or it says that it can't now."""
+
+
+class ClientClosed(VentralError):
+    """The client was closed while something was under way."""
 
 
 class NotAuthorised(VentralError, PermissionError):
@@ -28,6 +32,10 @@ class UnknownLayer(VentralError, LookupError):
         """`known` are the layers that the model has."""
         super().__init__(message)
         self.known = list(known)
+
+
+class UnknownProjection(VentralError, LookupError):
+    """The server has no such projection of the model."""
 
 
 class InvalidRequest(VentralError, ValueError):
@@ -72,7 +80,16 @@ class MissingPackage(VentralError, ImportError):
         """`extra` is the extra of this package that installs it; None: it is installed by its own name."""
         what = package if extra is None else f"'ventral-client[{extra}]'"
         super().__init__(f"{purpose} needs {package}: pip install {what}")
+        self._made_of = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type[MissingPackage], tuple[str, str | None, str]]:
+        """Pickles it with what it is made of."""
+        return type(self), self._made_of
 
 
 class ExtractionMismatch(VentralError):
-    """A file of an earlier extraction, of other images, layers or options."""
+    """A file of an earlier extraction, of other images, layers or options, or one that another program is writing."""
+
+
+class UnwritableFile(VentralError, OSError):
+    """A file of activations can't be written: no folder, no permission, a full disk."""

@@ -2,20 +2,24 @@
 
 While it grows it is `NAME.partial`. Everything in it has its place from the start, so that nothing but values is ever
 written afterwards: a file that was killed is a whole HDF5 file. `progress` counts the images whose values are there.
+It is made under a name of its own, and gets `NAME.partial` only if nothing has it: of two programs that begin the same file,
+one goes on.
 
 - `activations/LAYER`: `[N, …]`, a row an image
 - `stimuli`: the images' names
 - `readable`: whether there are activations; rows without are NaN
 - `progress`: `[1]`, N in the end
-- attributes: `format`, `model`, `version`, `checkpoint_digest`, `layers`, `options` (the last two are JSON)
+- attributes: `format`, `model`, `version`, `checkpoint_digest`, `weights`, `layers`, `options` (the last two are JSON)
 """
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .answers import Answer
-from .errors import ExtractionMismatch, InvalidRequest, MissingPackage
+from .errors import ExtractionMismatch, InvalidRequest, MissingPackage, UnwritableFile, VentralError
 from .images import Image, identity
-from .models import Model
+from .models import FULL_PRECISION, Model
 from .options import Options
 
 try:
@@ -57,15 +61,25 @@ class ExtractionFile:
         names: Sequence[str] | None,
         layers: list[str],
         options: Options,
+        *,
+        skip_unreadable: bool = False,
     ) -> None:
-        """Opens the file of an earlier run if there is one.
+        """Opens the file of an earlier run if there is one. `skip_unreadable`: whether rows of NaN are as good as others.
 
         Raises:
-            ExtractionMismatch: Where that is of something else.
+            ExtractionMismatch: Where that is of something else, or another program is writing it.
+            InvalidRequest: Where there can be no such file.
         """
         if options.data_type == "bfloat16" and not options.widen:
             raise InvalidRequest("HDF5 has no bfloat16: leave widen=True")
+        twice = next((layer for layer in layers if layers.count(layer) > 1), None)
+        if twice is not None:
+            raise InvalidRequest(f"layer `{twice}` is named twice: a file has each layer once")
         self.path = Path(path)
+        if not self.path.parent.is_dir():
+            raise InvalidRequest(
+                f"{self.path}: there is no folder {self.path.parent}: make it, or name another file"
+            )
         self.layers = layers
         self._names = (
             [identity(image) for image in images] if names is None else [str(name) for name in names]
@@ -80,9 +94,11 @@ class ExtractionFile:
             "model": model.name,
             "version": model.version,
             "checkpoint_digest": model.checkpoint_digest,
+            "weights": model.weights,
             "layers": json.dumps(layers),
             "options": json.dumps(_plain(compared), sort_keys=True),
         }
+        self._skip_unreadable = skip_unreadable
         self._partial = self.path.with_name(self.path.name + ".partial")
         self._file: Any = None
         self._leading: list[Answer] = []
@@ -92,7 +108,11 @@ class ExtractionFile:
         if self.path.exists():
             with _opened(self.path, "r") as file:
                 self._check(file, self.path)
-            self.done = len(self._names)
+                self.done = int(file["progress"][0])
+            if self.done != len(self._names):
+                raise ExtractionMismatch(
+                    f"{self.path} has activations of {self.done} of its {len(self._names)} images: remove it to start again"
+                )
         elif self._partial.exists():
             self._file = _opened(self._partial, "r+")
             try:
@@ -114,35 +134,51 @@ class ExtractionFile:
     ) -> None:
         """Saves what has come; gives the file its name if that is all."""
         if self._file is not None:
-            try:
-                self._save()
-            finally:
-                self._file.close()
-            if self.done == len(self._names):
-                self._partial.replace(self.path)
+            with self._writing():
+                try:
+                    self._save()
+                finally:
+                    self._file.close()
+                if self.done == len(self._names):
+                    self._partial.replace(self.path)
         elif self._leading and error is None:
             problem = self._leading[0].unreadable
             raise InvalidRequest(f"none of the images can be read, the first because: {problem}")
 
     def add(self, answer: Answer) -> None:
-        """Takes the next answer."""
-        if self._file is None:
-            if answer.unreadable is not None:
-                # The shapes are known with the first activations.
-                self._leading.append(answer)
-                return
-            self._create(answer)
-            for leading in self._leading:
-                self._write(leading)
-        self._write(answer)
-        if time.monotonic() - self._saved_at > SAVED_EVERY:
-            self._save()
+        """Takes the next answer.
+
+        Raises:
+            UnwritableFile: Where it can't be written.
+            ExtractionMismatch: Where another program has begun the file.
+        """
+        with self._writing():
+            if self._file is None:
+                if answer.unreadable is not None:
+                    # The shapes are known with the first activations.
+                    self._leading.append(answer)
+                    return
+                self._create(answer)
+                for leading in self._leading:
+                    self._write(leading)
+            self._write(answer)
+            if time.monotonic() - self._saved_at > SAVED_EVERY:
+                self._save()
 
     def _create(self, answer: Answer) -> None:
         """Makes the file with all its places, and only then gives it the name by which it is found again."""
-        new = self.path.with_name(self.path.name + ".new")
+        new = self.path.with_name(f"{self.path.name}.{secrets.token_hex(4)}.new")
+        try:
+            self._fill(new, answer)
+            if not _named(new, self._partial):
+                raise ExtractionMismatch(_being_written(self._partial))
+        finally:
+            new.unlink(missing_ok=True)
+        self._file = _opened(self._partial, "r+")
+
+    def _fill(self, path: Path, answer: Answer) -> None:
         count = len(self._names)
-        with h5py.File(new, "w") as file:
+        with h5py.File(path, "x") as file:
             for key, value in self._attributes.items():
                 file.attrs[key] = value
             file.create_dataset("stimuli", data=self._names, dtype=h5py.string_dtype())
@@ -153,8 +189,6 @@ class ExtractionFile:
             _allocate(file, "readable", (count,), np.dtype(np.bool_))
             _allocate(file, "progress", (1,), np.dtype(np.uint64))
             file["progress"][0] = 0
-        new.replace(self._partial)
-        self._file = _opened(self._partial, "r+")
 
     def _write(self, answer: Answer) -> None:
         is_readable = answer.unreadable is None
@@ -176,10 +210,24 @@ class ExtractionFile:
         with self._partial.open("rb") as file:
             os.fsync(file.fileno())
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says what can't be written, in the place of the system's error."""
+        try:
+            yield
+        except VentralError:
+            raise
+        except OSError as error:
+            kept = (
+                f"; what was saved before is kept in {self._partial.name}" if self._partial.exists() else ""
+            )
+            raise UnwritableFile(f"{self.path} can't be written: {_problem(error)}{kept}") from error
+
     def _check(self, file: h5py.File, path: Path) -> None:
         advice = f"pass another path, or remove {path} to start again"
         for key, expected in self._attributes.items():
-            found = file.attrs.get(key)
+            # Files of before there was this attribute are of networks that weren't rounded.
+            found = file.attrs.get(key, FULL_PRECISION if key == "weights" else None)
             if found != expected:
                 raise ExtractionMismatch(
                     f"{path} has {key} {found}, and this extraction {expected}: {advice}"
@@ -194,6 +242,15 @@ class ExtractionFile:
                 f"{path} is of {len(names)} images and this extraction of {len(self._names)}, the first that differs is "
                 f"image {where} (counted from 0): {advice}"
             )
+        if not self._skip_unreadable:
+            done = int(file["progress"][0])
+            unreadable = np.flatnonzero(~file["readable"][:done])
+            if len(unreadable) > 0:
+                raise ExtractionMismatch(
+                    f"{path} has rows of NaN for {len(unreadable)} images that couldn't be read, the first "
+                    f"{names[unreadable[0]]}: pass skip_unreadable=True (command line: --skip-unreadable) to take them, or "
+                    f"{advice}"
+                )
 
 
 def _allocate(parent: h5py.Group, name: str, shape: tuple[int, ...], data_type: np.dtype[Any]) -> None:
@@ -211,13 +268,36 @@ def _opened(path: Path, mode: str) -> h5py.File:
     try:
         return h5py.File(path, mode)
     except BlockingIOError as error:
-        raise ExtractionMismatch(
-            f"{path} is being written by another program: wait for it, or end it"
-        ) from error
+        raise ExtractionMismatch(_being_written(path)) from error
     except OSError as error:
         raise ExtractionMismatch(
-            f"{path} can't be opened as an HDF5 file ({error}): pass another path"
+            f"{path} can't be opened as an HDF5 file ({_problem(error)}): pass another path"
         ) from error
+
+
+def _being_written(path: Path) -> str:
+    return f"{path} is being written by another program: wait for it, or end it"
+
+
+def _named(file: Path, name: Path) -> bool:
+    """Gives a file another name, unless something has that."""
+    try:
+        os.link(file, name)
+    except FileExistsError:
+        return False
+    except OSError:
+        # Not every file system has files of two names.
+        try:
+            name.open("x").close()
+        except FileExistsError:
+            return False
+        file.replace(name)
+    return True
+
+
+def _problem(error: OSError) -> str:
+    """In the system's words where there are some: HDF5's are long."""
+    return os.strerror(error.errno) if error.errno else str(error)
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,49 @@ class Failure(Protocol):
         """What the server said beside the status."""
 
 
+#: What gRPC says where no answer came from a server, in small letters. It has no other way to say so.
+_CONNECTION_FAILURES = (
+    "failed to connect",
+    "dns resolution",
+    "name resolution",
+    "name or service not known",
+    "no such host",
+    "connection refused",
+    "connection reset",
+    "connection closed",
+    "connection aborted",
+    "connection attempt timed out",
+    "connection timed out",
+    "connecting to",
+    "broken pipe",
+    "endpoint closing",
+    "fd shutdown",
+    "goaway",
+    "handshake",
+    "http2 header",
+    "http2 ping",
+    "keepalive",
+    "network is unreachable",
+    "no route to host",
+    "recvmsg",
+    "sendmsg",
+    "rst_stream",
+    "settings frame",
+    "socket",
+    "ssl",
+    "stream removed",
+    "tls",
+    "transport",
+    "upstream connect",
+)
+
+
+def is_connection_failure(error: Failure) -> bool:
+    """Whether an UNAVAILABLE is gRPC's own, for no server was reached or the connection broke, or a server's word."""
+    details = (error.details() or "").lower()
+    return not details or any(sign in details for sign in _CONNECTION_FAILURES)
+
+
 def failure(error: grpc.RpcError) -> Failure:
     """An error that a call raised, which has all of this though its type doesn't say so."""
     return cast(Failure, error)

@@ -74,6 +74,7 @@ class Options:
             if value not in choices:
                 expected = ", ".join(repr(choice) for choice in choices)
                 raise InvalidRequest(f"{name}={value!r} doesn't exist; expected one of {expected}")
+        self._units()
 
     @classmethod
     def of(cls, **options: Unpack[OptionArguments]) -> Options:
@@ -93,13 +94,24 @@ class Options:
         return pb.ActivationOptions(
             preprocessing=self.preprocessing_number(),
             pooling=_number(pb.Pooling, "POOLING", self.pooling),
-            units=[pb.Units(layer=layer, indices=list(indices)) for layer, indices in self.units.items()],
+            units=self._units(),
             projections=list(self.projections),
             data_type=_number(pb.DataType, "DATA_TYPE", self.data_type),
             compression=_number(pb.Compression, "COMPRESSION", self.compression),
             priority=self.priority_number(),
             exclusive=self.exclusive,
         )
+
+    def _units(self) -> list[pb.Units]:
+        found = []
+        for layer, indices in self.units.items():
+            try:
+                found.append(pb.Units(layer=layer, indices=list(indices)))
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(
+                    f"units of layer `{layer}` are positions in its activations, whole numbers from 0: {error}"
+                ) from error
+        return found
 
     def preprocessing_number(self) -> pb.Preprocessing:
         """The protocol's number of the preprocessing."""

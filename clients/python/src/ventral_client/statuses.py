@@ -7,6 +7,7 @@ import re
 import grpc
 
 from .errors import (
+    ClientClosed,
     InvalidRequest,
     NoServer,
     NotAuthorised,
@@ -15,14 +16,17 @@ from .errors import (
     TooSlow,
     UnknownLayer,
     UnknownModel,
+    UnknownProjection,
     UnreadableStimulus,
     VentralError,
 )
-from .failures import Failure
+from .failures import Failure, is_connection_failure
 from .images import Stimulus
 
 #: "model `lc` version 1 has no layer `x`; it has: a, b"
 _UNKNOWN_LAYER = re.compile(r"has no layer `.*`; it has: (?P<known>.*)$", re.DOTALL)
+#: "model `lc` version 1 has no projection `x`; it has: a, b"
+_UNKNOWN_PROJECTION = re.compile(r"has no projection `[^`]*`")
 #: In a stream, with the id that it was given, which is its position.
 _STIMULUS_OF_STREAM = re.compile(
     r"stimulus `(?P<index>\d+)` in group \d+ \(counted from 0\): (?P<problem>.*)$", re.DOTALL
@@ -40,6 +44,10 @@ def translate(error: Failure, address: str, stimuli: list[Stimulus]) -> VentralE
         return unreadable
     status = grpc.StatusCode
     if code == status.UNAVAILABLE:
+        if not is_connection_failure(error):
+            return NoServer(
+                f"the server at {address} can't answer now ({details}): try again later, or ask its operator"
+            )
         return NoServer(
             f"no server answers at {address} ({details}): is it running (`server --models REPO --grpc {address}`), is the "
             "address right, and does the server use TLS if and only if this client does?"
@@ -57,12 +65,18 @@ def translate(error: Failure, address: str, stimuli: list[Stimulus]) -> VentralE
         layer = _UNKNOWN_LAYER.search(details)
         if layer is not None:
             return UnknownLayer(details, layer["known"].split(", "))
+        if _UNKNOWN_PROJECTION.search(details):
+            return UnknownProjection(details)
         return UnknownModel(details)
     if code in (status.INVALID_ARGUMENT, status.FAILED_PRECONDITION, status.OUT_OF_RANGE):
         return InvalidRequest(details)
     if code == status.RESOURCE_EXHAUSTED:
         return TooMuch(f"{details}: ask for less in a call, or later")
-    if code in (status.DEADLINE_EXCEEDED, status.CANCELLED):
+    if code == status.CANCELLED:
+        return ClientClosed(
+            f"the client was closed, or the call ended otherwise, before {address} had answered ({details})"
+        )
+    if code == status.DEADLINE_EXCEEDED:
         return TooSlow(f"{details}: ask for fewer images or layers in a call, or pass a longer timeout=…")
     if code == status.UNIMPLEMENTED:
         return InvalidRequest(

@@ -74,6 +74,10 @@ class InvalidScores(VentralError, ValueError):
         self.line = line
         self.column = column
 
+    def __reduce__(self) -> tuple[type[InvalidScores], tuple[str, str, int | None, str | None]]:
+        """Pickles it with what it is made of."""
+        return type(self), (self.file, self.problem, self.line, self.column)
+
 
 @dataclass(frozen=True)
 class Scores:
