@@ -34,21 +34,30 @@ LAYERS = ["relu", "layer1", "layer2", "layer4"]
 
 @pytest.fixture(scope="session")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository of untrained networks: `lc` and `lc-conv-init`, with ImageNet's classes, and `ten`."""
+    """A model repository of untrained networks.
+
+    `lc` and `lc-conv-init` have ImageNet's classes, `ten` has ten; `lc-fp16` is `lc` with rounded weights, `grey` takes grey
+    images.
+    """
     folder = tmp_path_factory.mktemp("network")
     synsets = Path(brain_transformation.__file__).with_name("imagenet_classes.txt")
     ten = folder / "ten.txt"
     ten.write_text("\n".join(f"class {index}" for index in range(10)) + "\n", encoding="utf-8")
-    for model, initialisation, names, classes in (
-        ("lc", "random", synsets, "1000"),
-        ("lc-conv-init", "conv", synsets, "1000"),
-        ("ten", "random", ten, "10"),
+    for model, initialisation, names, classes, channels in (
+        ("lc", "random", synsets, "1000", "3"),
+        ("lc-conv-init", "conv", synsets, "1000", "3"),
+        ("ten", "random", ten, "10", "3"),
+        ("grey", "random", ten, "10", "1"),
     ):
         checkpoint = folder / f"{model}.safetensors"
         network = ["--architecture", "resnet18", "--width", "8", "--initialisation", initialisation]
         data = ["--input-size", str(SIZE), "--classes", classes, "--class-names", names]
+        data += ["--channels", channels] if channels != "3" else []
         programs.run("trainer", "init", "--output", checkpoint, *network, *data, "--device", "cpu")
-        programs.run("exporter", "export", checkpoint, "--repository", folder / "models", "--model", model)
+        export = ["export", checkpoint, "--repository", folder / "models", "--model"]
+        programs.run("exporter", *export, model)
+        if model == "lc":
+            programs.run("exporter", *export, "lc-fp16", "--weights", "fp16")
     return folder / "models"
 
 

@@ -146,6 +146,34 @@ def test_the_identifier_has_the_checkpoint_s_digest(
     assert remote_activations_model(server.address, "ten").identifier != remote.identifier
 
 
+def test_the_identifier_says_how_is_rounded(server: Server, described: Model) -> None:
+    """Weights, and what is sent; also where names look as if they said so, or are another model's."""
+    digest = described.checkpoint_digest[:16]
+    models = {
+        (name, data_type): remote_activations_model(
+            server.address, name, identifier="lc", data_type=data_type
+        )
+        for name in ("lc", "lc-fp16")
+        for data_type in ("float16", "float32", "bfloat16")
+    }
+    assert {key: model.identifier for key, model in models.items()} == {
+        ("lc", "float16"): f"lc-{digest}",
+        ("lc", "float32"): f"lc-{digest}-float32",
+        ("lc", "bfloat16"): f"lc-{digest}-bfloat16",
+        ("lc-fp16", "float16"): f"lc-{digest}-fp16",
+        ("lc-fp16", "float32"): f"lc-{digest}-fp16-float32",
+        ("lc-fp16", "bfloat16"): f"lc-{digest}-fp16-bfloat16",
+    }
+    named = remote_activations_model(server.address, "lc", identifier="lc-float32", data_type="float32")
+    assert named.identifier == f"lc-float32-{digest}-float32"
+    for model in models.values():
+        own = model.identifier
+        for other in models.values():
+            model.identifier = f"{other.identifier}-pca_1000"
+            assert model.identifier == f"{own}-pca_1000"
+            model.identifier = own
+
+
 def test_brain_score_s_cache_keeps_networks_apart(
     server: Server, stimuli: StimulusSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +252,17 @@ def test_microsaccades_are_those_of_a_local_model(
         np.testing.assert_array_equal(varied[coordinate].values, expected[coordinate].values)
     assert not np.array_equal(varied.values[0], varied.values[1])
     np.testing.assert_allclose(varied.values[::3], remote(few, ["layer2"]).values, rtol=1e-4, atol=1e-5)
+
+
+def test_grey_images_are_shifted_too(server: Server, stimuli: StimulusSet) -> None:
+    """OpenCV has another shape for them."""
+    grey = remote_activations_model(server.address, "grey", data_type="float32")
+    grey._extractor.set_visual_degrees(8)
+    few = part(stimuli, slice(3), "grey")
+    varied = grey(few, ["layer2"], number_of_trials=2, require_variance=True)
+    assert len(varied) == 6
+    np.testing.assert_allclose(varied.values[::2], grey(few, ["layer2"]).values, rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(varied.values[0], varied.values[1])
 
 
 def test_trials_end_with_their_call(remote: RemoteActivationsModel, stimuli: StimulusSet) -> None:

@@ -72,7 +72,7 @@ def test_layers_that_do_not_exist_bring_the_nearest(server: Server, paths: list[
     ):
         with pytest.raises(ventral_client.UnknownLayer, match=r"`layr2`; the nearest: layer2"):
             commitment(server.address, "lc", **wrong)
-    with pytest.raises(ventral_client.UnknownModel, match="there are: lc"):
+    with pytest.raises(ventral_client.UnknownModel, match=r"there are: .*lc"):
         remote_activations_model(server.address, "cl")
 
 
@@ -102,10 +102,26 @@ def test_logits_of_other_classes_are_refused(server: Server, paths: list[str], s
         with pytest.raises(ventral_client.InvalidRequest, match=r"1,000 classes.*`fc` \[10\].*name is `fc`"):
             model.from_paths(paths[:2], layers)
     assert model.from_paths(paths[:2], ["fc"]).shape == (2, 10)
+    for arguments in ({"layers": ["logits"]}, {"region_layer_map": {"IT": ["layer4", "logits"]}}):
+        with pytest.raises(ventral_client.InvalidRequest, match="name is `fc`"):
+            commitment(server.address, "ten", **arguments)
     candidate = commitment(server.address, "ten", region_layer_map={"V1": "layer1"})
     candidate.start_task(LABEL, LABELS)
     with pytest.raises(ventral_client.InvalidRequest, match="score it on neural benchmarks"):
         candidate.look_at(stimuli)
+
+
+def test_logits_are_a_layer_like_others_where_they_are_imagenet_s(server: Server) -> None:
+    """Among those that are selected from, and of an area."""
+    candidate = commitment(
+        server.address,
+        "lc",
+        layers=["layer4", "logits"],
+        region_layer_map={"IT": ["logits"]},
+        behavioral_readout_layer="logits",
+    )
+    assert candidate.layers == ["layer4", "logits"]
+    assert candidate.layer_model.region_layer_map["IT"] == ["logits"]
 
 
 def test_activations_beyond_half_precision_are_refused(server: Server) -> None:

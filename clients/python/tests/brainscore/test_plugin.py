@@ -1,5 +1,6 @@
 """The plugin's folder, which Brain-Score finds by scanning its own package."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import brainscore_vision
 import pytest
 import ventral_client
 from servers import Server
-from ventral_client.brainscore import write_plugin
+from ventral_client import Tls
+from ventral_client.brainscore import commitment, remote_activations_model, write_plugin
 
 
 def library(folder: Path) -> Path:
@@ -77,3 +79,43 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(ventral_client.InvalidRequest, match="identifiers are letters"):
         write_plugin(tmp_path / "new", "localhost:50051", "lc", identifier="it's mine")
     assert not (tmp_path / "new").exists()
+
+
+def test_every_argument_of_a_commitment_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But those that are as usual, tokens, and what isn't text."""
+    monkeypatch.chdir(tmp_path)
+    arguments = {
+        "version": "3",
+        "layers": ["layer1"],
+        "region_layer_map": {"V1": "layer1"},
+        "behavioral_readout_layer": "layer1",
+        "visual_degrees": 6,
+        "imagenet_classes": True,
+        "tls": "authority.pem",
+        "data_type": "float32",
+        "batch_size": 8,
+        "in_flight": 4,
+        "pca_images": ["a.png", Path("b.png")],
+        "pca_components": 50,
+    }
+    known = {
+        **inspect.signature(commitment).parameters,
+        **inspect.signature(remote_activations_model).parameters,
+    }
+    left_out = {"address", "model", "options", "token", "retries", "region_benchmarks"}
+    assert set(arguments) | {"identifier"} == set(known) - left_out
+    written = write_plugin(tmp_path / "all", "server:1", "lc", **arguments)
+    calls: list[dict[str, object]] = []
+    code = (
+        (written / "model.py")
+        .read_text("utf-8")
+        .replace("from ventral_client.brainscore import commitment", "")
+    )
+    namespace = {"commitment": lambda *_, **keywords: calls.append(keywords)}
+    exec(code + "\nget_model()", namespace)  # noqa: S102
+    files = {"tls": str(tmp_path / "authority.pem"), "pca_images": [str(tmp_path / f"{n}.png") for n in "ab"]}
+    assert calls == [{"identifier": "lc", **arguments, **files}]
+    usual = (write_plugin(tmp_path / "few", "server:1", "lc") / "model.py").read_text("utf-8")
+    assert usual.count("=") == usual.count("identifier=") + usual.count("visual_degrees=") == 2
+    with pytest.raises(ventral_client.InvalidRequest, match="isn't the place for a key"):
+        write_plugin(tmp_path / "keys", "server:1", "lc", tls=Tls(key="key.pem"))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from brainscore_vision.model_helpers.activations.pca import LayerPCA
-from brainscore_vision.model_helpers.brain_transformation import ModelCommitment
+from brainscore_vision.model_helpers.brain_transformation import LayerSelection, ModelCommitment
 from conftest import LAYERS
 from local import LocalModel
 from population import Recording, part
 from servers import Server
 from test_scores import neural
+from ventral_client import UnreadableStimulus
 from ventral_client.brainscore import commitment, remote_activations_model
 from ventral_client.brainscore.principal_components import with_principal_components
 
@@ -84,6 +85,51 @@ def test_layers_are_selected_on_the_server(
     assert candidate.look_at(part(stimuli, slice(5), "selected")).shape[1] == np.prod(
         candidate.activations_model.model.shapes[selected]
     )
+
+
+def test_selections_of_other_layers_are_made_anew(
+    server: Server, recording: Recording, paths: list[str]
+) -> None:
+    """Brain-Score's cache holds what was selected: of the same layers, degrees, benchmark and images only."""
+
+    def select(layers: list[str], metric: str = "ridge", **arguments: float) -> str:
+        candidate = commitment(
+            server.address,
+            "lc-conv-init",
+            layers=layers,
+            region_benchmarks={"V1": neural(recording, metric)},
+            pca_images=paths[:40],
+            pca_components=20,
+            **arguments,
+        )
+        return str(candidate.layer_model.region_layer_map["V1"])
+
+    selected = select(LAYERS)
+    others = [layer for layer in LAYERS if layer != selected]
+    assert select(others) in others
+    keys = set()
+    store = LayerSelection._call
+
+    def watched(self: LayerSelection, **arguments: object) -> object:
+        keys.add((arguments["model_identifier"], arguments["selection_identifier"]))
+        return store(self, **arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LayerSelection, "_call", watched)
+        assert select(LAYERS) == selected
+        select(LAYERS, visual_degrees=12)
+        select(LAYERS, "cka")
+        select(others)
+        select(others)
+    assert len(keys) == 4
+
+
+def test_images_that_are_missing_are_named(server: Server, paths: list[str]) -> None:
+    """Before anything is fitted."""
+    remote = remote_activations_model(server.address, "lc")
+    with pytest.raises(UnreadableStimulus, match=r"stimulus 2 .*nowhere\.png: No such file") as caught:
+        with_principal_components(remote, ["layer1"], [*paths[:2], "nowhere.png"], 10)
+    assert (caught.value.index, caught.value.name) == (2, "nowhere.png")
 
 
 def _projected(server: Server, layer: str, paths: list[str]) -> ModelCommitment:

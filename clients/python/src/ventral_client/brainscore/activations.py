@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, get_args
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from ..answers import Answer
 from ..client import Client
 from ..connection import TlsChoice
 from ..errors import InvalidRequest
-from ..models import Model
+from ..models import FULL_PRECISION, Model
 from ..options import DataType, Options
 from ..request import Handling
 from ..retries import DEFAULT, Retries
@@ -34,6 +35,15 @@ LOGITS = "logits"
 
 #: How much of a checkpoint's digest is in an identifier: enough to tell checkpoints apart, and short in files' names.
 _DIGEST_CHARACTERS = 16
+
+#: What activations are sent as unless told otherwise.
+USUAL_TYPE: DataType = "float16"
+
+#: Images whose activations go through hooks together, unless told otherwise.
+USUAL_BATCH = 64
+
+#: What follows the digest where weights or activations are rounded otherwise than usual.
+_ROUNDING = rf"(?:-(?:fp16|bf16)\b)?(?:-(?:{'|'.join(get_args(DataType))})\b)?"
 
 
 class ModelOptions(TypedDict, total=False):
@@ -59,8 +69,8 @@ def remote_activations_model(
     token: str | None = None,
     tls: TlsChoice = None,
     retries: Retries | None = DEFAULT,
-    data_type: DataType = "float16",
-    batch_size: int = 64,
+    data_type: DataType = USUAL_TYPE,
+    batch_size: int = USUAL_BATCH,
     in_flight: int | None = None,
     imagenet_classes: bool = False,
 ) -> RemoteActivationsModel:
@@ -70,7 +80,8 @@ def remote_activations_model(
         address: `host:port`, or `https://host:port` for TLS.
         model: None: the only one that the server has.
         version: The newest unless named.
-        identifier: What its identifier begins with; the model's name unless given. The checkpoint's digest is added.
+        identifier: What its identifier begins with; the model's name unless given. The checkpoint's digest is added, and
+            how weights and activations are rounded where that isn't as usual.
         token: None: what the variable `VENTRAL_TOKEN` of the environment says.
         tls: As for `Client`.
         retries: As for `Client`.
@@ -110,8 +121,8 @@ class RemoteActivationsModel:
         model: Model,
         *,
         identifier: str | None = None,
-        data_type: DataType = "float16",
-        batch_size: int = 64,
+        data_type: DataType = USUAL_TYPE,
+        batch_size: int = USUAL_BATCH,
         in_flight: int | None = None,
         imagenet_classes: bool = False,
         projections: dict[str, str] | None = None,
@@ -231,7 +242,10 @@ class RemoteActivationsModel:
 
     def _with_digest(self, identifier: str) -> str:
         digest = self.model.checkpoint_digest[:_DIGEST_CHARACTERS]
-        named = identifier if digest in identifier else f"{identifier}-{digest}"
         # What is rounded otherwise is cached apart.
-        kind = "" if self.data_type == "float16" else f"-{self.data_type}"
-        return named if kind in named else named + kind
+        weights = "" if self.model.weights == FULL_PRECISION else f"-{self.model.weights}"
+        kind = "" if self.data_type == USUAL_TYPE else f"-{self.data_type}"
+        tag = f"{digest}{weights}{kind}"
+        # One that was read and is set again, with something behind it perhaps, has the tag, or another model's.
+        whole, replaced = re.subn(rf"{digest}{_ROUNDING}", tag, identifier)
+        return whole if replaced else f"{identifier}-{tag}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def commitment(
     Args:
         address: `host:port`, or `https://host:port` for TLS.
         model: None: the only one that the server has.
-        layers: Layers that an area's is selected among; all unless given.
+        layers: Layers that an area's is selected among; all unless given. `logits` is one here, as everywhere.
         region_layer_map: Area (`V1`, `V2`, `V4`, `IT`) to its layer, or layers. None: Brain-Score selects the layer that
             scores best on its public benchmark of the area, with principal components that the server fits; it
             downloads what it needs.
@@ -60,12 +61,12 @@ def commitment(
         VentralError: Where the server can't be asked.
     """
     activations = remote_activations_model(address, model, **options)
-    chosen = activations.model.check_layers(activations.layers() if layers is None else layers)
+    chosen = _checked(activations, activations.layers() if layers is None else layers)
     mapped: Mapping[str, str | Sequence[str]]
     if region_layer_map is not None:
         mapped = dict(region_layer_map)
         for named in mapped.values():
-            activations.model.check_layers(named)
+            _checked(activations, named)
     else:
         helpers = brainscore("model_helpers.brain_transformation")
         mapped = helpers.RegionLayerMap(
@@ -131,13 +132,30 @@ class _Selection:
                 self._activations, self._layers, self._pca_images, self._pca_components
             )
             self._selection = brainscore("model_helpers.brain_transformation").LayerSelection(
-                model_identifier=projected.identifier,
+                # What was selected is cached by this and the selection's identifier, and depends on more.
+                model_identifier=f"{projected.identifier}-{self._digest()}",
                 activations_model=projected,
                 layers=self._layers,
                 visual_degrees=self._visual_degrees,
             )
-        layer: str = self._selection(selection_identifier=selection_identifier, benchmark=benchmark)
+        layer: str = self._selection(
+            selection_identifier=f"{selection_identifier}-{benchmark.identifier}", benchmark=benchmark
+        )
         return layer
+
+    def _digest(self) -> str:
+        chosen = repr((list(self._layers), float(self._visual_degrees)))
+        return hashlib.blake2b(chosen.encode(), digest_size=4).hexdigest()
+
+
+def _checked(activations: RemoteActivationsModel, layers: str | Sequence[str]) -> list[str]:
+    """The layers by the names that they were given, if the model has them."""
+    named = [layers] if isinstance(layers, str) else list(layers)
+    if not named:
+        return activations.model.check_layers(named)
+    for layer in named:
+        activations.served_layer(layer)
+    return named
 
 
 def _readout(activations: RemoteActivationsModel) -> str:

@@ -110,9 +110,13 @@ class RemoteExtractor(ActivationsExtractorHelper):  # type: ignore[misc]
                 yield pixels
                 continue
             normalised = self._model.preparation.normalised(pixels)
+            channels = len(normalised)
+            if channels == 1:
+                # OpenCV, which shifts it, drops the axis of a single channel.
+                normalised = np.repeat(normalised, 2, axis=0)
             for trial in range(trials):
                 shifted: Array = saccades.translate_images([normalised], [path], trial, require_variance=True)
-                yield shifted[0]
+                yield shifted[0][:channels]
 
 
 def _gathered(rows: Iterable[dict[str, Array]], layers: Sequence[str], count: int) -> OrderedDict[str, Array]:

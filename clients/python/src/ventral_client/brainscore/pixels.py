@@ -101,7 +101,7 @@ def unreadable(position: int, path: str, error: Exception) -> UnreadableStimulus
     return UnreadableStimulus(
         position,
         path,
-        f"{problem}; replace the file, or leave it out of the stimulus set, and run this again",
+        f"{problem}; replace the file, or leave it out, and run this again",
     )
 
 

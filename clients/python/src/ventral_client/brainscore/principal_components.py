@@ -16,7 +16,7 @@ from brainscore_vision.model_helpers.activations.pca import LayerPCA, _get_image
 
 from ..tensors import Array
 from .activations import RemoteActivationsModel
-from .pixels import PixelSequence
+from .pixels import PixelSequence, unreadable
 
 #: Components of Brain-Score's layer selection, and how many images it fits them on.
 COMPONENTS = 1000
@@ -48,6 +48,7 @@ def with_principal_components(
         components: How many at most.
 
     Raises:
+        UnreadableStimulus: Where one of the images can't be read.
         VentralError: Where the server can't fit them; fitting needs a token that may change what is served.
     """
     paths = [str(path) for path in images] if images is not None else _get_imagenet_val(num_images=components)
@@ -78,6 +79,10 @@ def with_principal_components(
 def _digest(paths: Sequence[str]) -> str:
     """Of what the files hold, in their order."""
     digest = hashlib.blake2b(digest_size=4)
-    for path in paths:
-        digest.update(hashlib.blake2b(Path(path).read_bytes()).digest())
+    for position, path in enumerate(paths):
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise unreadable(position, path, error) from error
+        digest.update(hashlib.blake2b(content).digest())
     return digest.hexdigest()
