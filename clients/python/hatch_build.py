@@ -40,10 +40,12 @@ class StubsHook(BuildHookInterface):
 
     def _proto(self) -> Path:
         root = Path(self.root)
-        for folder in (root, root.parents[1]):
+        # A folder near the root of the file system hasn't two above it.
+        folders = [root, *root.parents[1:2]]
+        for folder in folders:
             if (folder / PROTO).is_file():
                 return folder / PROTO
-        message = f"{PROTO} is neither in {root} nor in {root.parents[1]}: build in a whole checkout"
+        message = f"{PROTO} isn't in {' or '.join(map(str, folders))}: build in a whole checkout"
         raise FileNotFoundError(message)
 
 
