@@ -1,12 +1,10 @@
-//! What goes wrong outside: requests of arbitrary bytes, damaged images, a server that is killed.
+//! What goes wrong outside: requests of arbitrary bytes, damaged images.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod support;
 
 use std::io::Cursor;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
@@ -17,7 +15,6 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config as ProptestConfig, TestRunner};
 use proto::ventral::v1::GetModelRequest;
 use support::bundle::Bundle;
-use support::program::{Program, command};
 use support::raw_grpc::{self, Descriptions};
 use support::running::Running;
 use support::{http_client, png};
@@ -175,91 +172,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn a_server_that_is_killed_under_load_starts_again() {
-    let repository = tempfile::tempdir().unwrap();
-    Bundle::new().write(repository.path(), "hand", 1);
-    let image = png(4, 4, &[9; 16]);
-    for _ in 0..3 {
-        let mut program = Program::start(&mut command(repository.path()));
-        let url = format!(
-            "{}/v1/models/hand/classify",
-            program.address("http listening on ")
-        );
-        let (answered, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                let (url, image) = (url.clone(), image.clone());
-                let (answered, stop) = (Arc::clone(&answered), Arc::clone(&stop));
-                std::thread::spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        // Once the server is killed, every request fails.
-                        let answer = http_client()
-                            .post(&url)
-                            .header("Content-Type", "image/png")
-                            .send(&image[..]);
-                        if answer.is_ok_and(|answer| answer.status() == 200) {
-                            answered.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
-                })
-            })
-            .collect();
-        while answered.load(Ordering::Relaxed) < 100 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        program.signal("KILL");
-        drop(program);
-        stop.store(true, Ordering::Relaxed);
-        for client in clients {
-            client.join().unwrap();
-        }
-    }
-}
-
-/// Files that a process may have open.
-#[cfg(target_os = "linux")]
-fn open_files() -> usize {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))
-        .unwrap();
-    line.split_whitespace()
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap_or(usize::MAX)
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_idle_connections_hold_up_no_one() {
-    let repository = tempfile::tempdir().unwrap();
-    Bundle::new().write(repository.path(), "hand", 1);
-    let mut program = Program::start(&mut command(repository.path()));
-    let http = program.address("http listening on ");
-    let grpc = program.address("grpc listening on ");
-    // As many as the system lets both processes have, and ten thousand at most.
-    let count = open_files().saturating_sub(300).min(10_000);
-    assert!(
-        count >= 500,
-        "`ulimit -n` allows too few open files for this test"
-    );
-    let addresses = [&http, &grpc].map(|address| address.trim_start_matches("http://").to_owned());
-    let connect = |index: usize| std::net::TcpStream::connect(&addresses[index % 2]).unwrap();
-    let connections: Vec<_> = (0..count).map(connect).collect();
-    let models = http_client().get(format!("{http}/v1/models")).call().unwrap();
-    assert_eq!(models.status(), 200);
-    let mut client = proto::ventral::v1::ventral_client::VentralClient::connect(grpc)
-        .await
-        .unwrap();
-    client
-        .list_models(proto::ventral::v1::ListModelsRequest {})
-        .await
-        .unwrap();
-    assert_eq!(connections.len(), count);
-    program.signal("KILL");
 }

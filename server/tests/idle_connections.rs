@@ -16,6 +16,9 @@ use support::{http_client, png};
 
 const WANTED: u64 = 10_000;
 
+/// Fewer prove nothing.
+const LEAST: u64 = 1000;
+
 /// Open files that this process needs besides.
 const OTHERS: u64 = 200;
 
@@ -23,6 +26,11 @@ const OTHERS: u64 = 200;
 async fn idle_connections_keep_no_one_from_being_served() {
     let limit = rlimit::increase_nofile_limit(u64::MAX).unwrap();
     let count = WANTED.min(limit.saturating_sub(OTHERS));
+    assert!(
+        count >= LEAST,
+        "`ulimit -Hn` allows {limit} open files: this test needs {} at least",
+        LEAST + OTHERS
+    );
     println!("{count} idle connections; the limit of open files is {limit}");
     let repository = tempfile::tempdir().unwrap();
     Bundle::new().write(repository.path(), "hand", 1);
