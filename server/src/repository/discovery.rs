@@ -191,7 +191,7 @@ mod tests {
         std::fs::create_dir_all(root.path().join("a/1")).unwrap();
         let closed = root.path().join("lost+found");
         std::fs::create_dir(&closed).unwrap();
-        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
         let found = discover(root.path()).unwrap();
         assert_eq!(found.locations.len(), 1);
         // Root may read it.
