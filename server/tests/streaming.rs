@@ -238,7 +238,10 @@ async fn a_client_that_does_not_read_is_not_read_from() {
     let images: Vec<_> = (0..32).map(|seed| png(4, 4, &image(seed))).collect();
     let group_bytes = group(&[], images.clone()).encoded_len();
     let most = SENT_BYTES / group_bytes + ANSWERED_BYTES / (32 * 32 * 4) + IN_WORK;
-    assert!(most < GROUPS / 2, "{most} groups may be on their way: this test needs more");
+    assert!(
+        most < GROUPS / 2,
+        "{most} groups may be on their way: this test needs more"
+    );
     let groups = (0..GROUPS).map(move |_| {
         counted.fetch_add(1, Ordering::Relaxed);
         group(&[], images.clone())
