@@ -81,7 +81,16 @@ fn a_data_set_is_described() {
             .ends_with("train/n01440764/3.jpg")
     );
     assert_eq!(unreadable["reason"], "the image ends too early");
+    assert_eq!(unreadable["corrupt"], true);
     assert_eq!(trainer(&["data", path, "--skip-corrupt"]).status.code(), Some(0));
+    // Training can't leave out what can't be read at all.
+    let dangling = folder.path().join("val/n01440764/9.jpg");
+    std::os::unix::fs::symlink("nowhere.jpg", &dangling).unwrap();
+    let output = trainer(&["data", path, "--skip-corrupt"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("1 files can't be read at all"), "{said}");
+    fs::remove_file(dangling).unwrap();
     let output = trainer(&["data", folder.path().join("train").to_str().unwrap()]);
     let said = text(&output.stderr);
     assert!(
@@ -142,6 +151,19 @@ fn a_corrupt_image_ends_training_or_is_left_out() {
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(said.contains("train/n01440764/3.jpg is left out"), "{said}");
     assert!(said.contains("1 of 16 training images"), "{said}");
+    // Of the images to test on one is broken, too.
+    let path = set.join("val/n01443537/0.jpg");
+    fs::write(path, "broken").unwrap();
+    let eval = [
+        "eval",
+        checkpoint.to_str().unwrap(),
+        "--data",
+        set.to_str().unwrap(),
+    ];
+    let output = trainer(&[&eval[..], &["--skip-corrupt", "--device", "cpu"]].concat());
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("1 of 4 test images were left out"), "{said}");
     let header = model::Checkpoint::open(&checkpoint).unwrap().header().clone();
     assert_eq!(
         header.class_names,

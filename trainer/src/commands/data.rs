@@ -37,7 +37,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     } else {
         table(&found).iter().for_each(|line| println!("{line}"));
     }
-    let unreadable = found.unreadable();
+    let (unreadable, unreachable) = (found.unreadable(), found.unreachable());
+    if unreachable > 0 {
+        tracing::error!(
+            "{unreachable} files can't be read at all; that ends training, with --skip-corrupt too"
+        );
+        return Ok(ExitCode::FAILURE);
+    }
     if unreadable == 0 || arguments.loading.skip_corrupt {
         return Ok(ExitCode::SUCCESS);
     }

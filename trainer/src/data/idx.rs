@@ -19,6 +19,17 @@ pub(super) const STEMS: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
+/// The names of a file of a set: with a point before `idx`, too, as some unpackers write it.
+fn names(stem: &str) -> [String; 4] {
+    let pointed = stem.replace("-idx", ".idx");
+    [
+        stem.to_owned(),
+        format!("{stem}.gz"),
+        format!("{pointed}.gz"),
+        pointed,
+    ]
+}
+
 /// Reads a folder with the four files of a set of the MNIST family, each as it is or as `.gz`. Classes are named by
 /// `class_names.txt` (a name a line) where the folder has one; those of Fashion-MNIST are known; others are called by
 /// their numbers.
@@ -43,10 +54,10 @@ pub(super) fn read_folder(folder: &Path) -> Result<DataSet, DataError> {
 
 /// The first of the files of a set that is in a folder.
 pub(super) fn present(folder: &Path) -> Option<String> {
-    let names = STEMS
+    STEMS
         .into_iter()
-        .flat_map(|stem| [stem.to_owned(), format!("{stem}.gz")]);
-    names.into_iter().find(|name| folder.join(name).is_file())
+        .flat_map(names)
+        .find(|name| folder.join(name).is_file())
 }
 
 /// Puts the parts of a set together and checks that they fit.
@@ -163,7 +174,7 @@ pub(super) fn join(
 }
 
 fn open(folder: &Path, stem: &'static str) -> Result<(String, File), DataError> {
-    for name in [stem.to_owned(), format!("{stem}.gz")] {
+    for name in names(stem) {
         let path = folder.join(&name);
         match File::open(&path) {
             Ok(file) => return Ok((path.display().to_string(), file)),
@@ -291,6 +302,18 @@ mod tests {
         assert!(
             matches!(read_folder(folder.path()), Err(DataError::Missing { stem, .. }) if stem == STEMS[1])
         );
+    }
+
+    #[test]
+    fn names_with_a_point_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("train-images.idx3-ubyte"), idx(&[2, 1, 1], &[0; 2])).unwrap();
+        std::fs::write(at("train-labels.idx1-ubyte.gz"), gzip(&idx(&[2], &[0, 1]))).unwrap();
+        std::fs::write(at("t10k-images.idx3-ubyte"), idx(&[1, 1, 1], &[9])).unwrap();
+        std::fs::write(at("t10k-labels.idx1-ubyte"), idx(&[1], &[1])).unwrap();
+        assert_eq!(present(folder.path()).unwrap(), "train-images.idx3-ubyte");
+        assert_eq!(read_folder(folder.path()).unwrap().train.len(), 2);
     }
 
     #[test]

@@ -213,6 +213,13 @@ fn no_classes(folder: &Path) -> Result<DataError, DataError> {
     Ok(DataError::Inconsistent(message))
 }
 
+/// Whether a folder has folders of classes.
+pub(super) fn has_classes(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths = entries.map(|entry| entry.path());
+    paths.any(|path| path.is_dir() && !is_hidden(&path))
+}
+
 /// The names of the folders in a folder, sorted, without hidden ones.
 fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();

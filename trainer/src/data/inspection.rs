@@ -67,6 +67,8 @@ pub struct Unreadable {
     pub image: String,
     /// What is wrong with it.
     pub reason: String,
+    /// Its contents are wrong, so that it may be left out. Otherwise the file can't be read, which ends training always.
+    pub corrupt: bool,
 }
 
 /// What one thread has seen.
@@ -96,6 +98,12 @@ impl Inspection {
     /// How many images can't be used.
     pub fn unreadable(&self) -> usize {
         self.splits.iter().map(|split| split.unreadable.len()).sum()
+    }
+
+    /// How many of them can't be left out: not what is in them is wrong, but they can't be read.
+    pub fn unreachable(&self) -> usize {
+        let unreadable = self.splits.iter().flat_map(|split| &split.unreadable);
+        unreadable.filter(|image| !image.corrupt).count()
     }
 }
 
@@ -165,6 +173,7 @@ impl Seen {
                 let unreadable = Unreadable {
                     image: split.name(index),
                     reason: reason(&error),
+                    corrupt: matches!(error, DataError::Image { .. }),
                 };
                 self.unreadable.push((index, unreadable));
             }

@@ -14,7 +14,7 @@ use super::pipeline::Pipeline;
 use super::{Augmentation, DataError, Split};
 
 /// Batches that are worked on beyond the one that is being used.
-const AHEAD: usize = 2;
+pub(crate) const AHEAD: usize = 2;
 
 /// Images that a worker takes at a time: enough that small images cost little to hand over.
 const PART: usize = 16;
@@ -169,6 +169,14 @@ impl Loader {
     /// How many images of the split have been left out so far, as they are corrupt.
     pub fn corrupt(&self) -> usize {
         self.shared.corrupt.lock().map_or(0, |corrupt| corrupt.len())
+    }
+
+    /// Says in the end how many images were left out, if any were; `images` says which they are, such as "test".
+    pub fn tell_corrupt(&self, images: &str) {
+        let (corrupt, all) = (self.corrupt(), self.len());
+        if corrupt > 0 {
+            tracing::warn!("{corrupt} of {all} {images} images were left out, as they are corrupt");
+        }
     }
 }
 

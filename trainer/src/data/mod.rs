@@ -5,6 +5,7 @@
 
 mod augmentation;
 mod cifar;
+mod classes;
 mod embedded;
 mod error;
 mod idx;
@@ -23,9 +24,11 @@ mod split;
 mod wordnet;
 
 pub use augmentation::{Augmentation, AugmentationError, Draw};
+pub use classes::{ClassMap, OtherClasses};
 pub use error::DataError;
 pub use in_memory::Images;
 pub use inspection::{Inspection, Sizes, SplitInspection, Unreadable};
+pub(crate) use loader::AHEAD;
 pub use loader::{Batch, Batches, Loader, LoaderOptions, default_workers};
 pub use order::{epoch_batches, in_order};
 pub use set::{DataSet, DataSetKind};

@@ -13,7 +13,7 @@ use model::image::{Limits, Pixels, decode};
 use super::source::{Source, native_size};
 use super::{DataError, DataSet, DataSetKind, NativeSize, Split};
 use index::Index;
-pub(super) use layout::{Layout, find};
+pub(super) use layout::{Beside, Layout, find};
 
 /// Files with a class name a line, in the order of the labels; the first that is there is taken.
 const NAMES: [&str; 3] = ["class_names.txt", "classnames.txt", "classes.txt"];

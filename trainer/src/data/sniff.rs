@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::cifar::{self, Cifar};
+use super::shards::Beside;
 use super::{DataError, DataSet, idx, image_folder, shards};
 
 /// What was found, and what tells it.
@@ -93,12 +94,31 @@ fn candidates(folder: &Path) -> Result<Vec<Found>, DataError> {
             });
         }
     }
-    if let Some(layout) = shards::find(folder)? {
+    let train = folder.join("train");
+    let images = image_folder::has_classes(&train);
+    let beside = if images {
+        Beside::ImageFolder
+    } else {
+        Beside::Nothing
+    };
+    let shards = match shards::find(folder, beside) {
+        Err(DataError::Inconsistent(reason)) if images => {
+            return Err(DataError::Inconsistent(format!(
+                "{} holds an image folder (train/) and tar files that may be another data set: {reason}; keep them apart",
+                folder.display()
+            )));
+        }
+        shards => shards?,
+    };
+    let others = shards.is_some();
+    if let Some(layout) = shards {
         found.push(Found {
             sign: format!("tar shards ({})", layout.sign()),
             what: Candidate::Shards(layout),
         });
-    } else if folder.join("train").is_dir() {
+    }
+    // A folder without classes is an error of its own, unless it holds something else.
+    if images || train.is_dir() && !others {
         found.push(Found {
             what: Candidate::Images,
             sign: "an image folder (train/)".into(),
@@ -195,6 +215,43 @@ mod tests {
             create_dir_all(folder.path().join(set.folder())).unwrap();
         }
         assert!(error(folder.path()).contains("more than one data set"));
+    }
+
+    #[test]
+    fn archives_beside_imagenets_folders_are_no_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for split in ["train", "val"] {
+            let class = at(split).join("n01440764");
+            create_dir_all(&class).unwrap();
+            image::RgbImage::new(2, 2).save(class.join("0.png")).unwrap();
+        }
+        // As torchvision's ImageNet leaves them.
+        for name in [
+            "ILSVRC2012_img_train.tar",
+            "ILSVRC2012_img_val.tar",
+            "ILSVRC2012_bbox_train_v2.tar.gz",
+            "ILSVRC2012_devkit_t12.tar.gz",
+        ] {
+            write(at(name), "").unwrap();
+        }
+        let data = open(folder.path()).unwrap();
+        assert_eq!((data.train.len(), data.test.len()), (1, 1));
+        // An archive of the folder can't be used as shards.
+        write(at("train.tar.gz"), "").unwrap();
+        open(folder.path()).unwrap();
+        write(at("train-0.tar"), "").unwrap();
+        let said = error(folder.path());
+        assert!(
+            said.contains("an image folder (train/)") && said.contains("none to test on"),
+            "{said}"
+        );
+        write(at("val-0.tar"), "").unwrap();
+        let said = error(folder.path());
+        assert!(
+            said.contains("more than one data set: tar shards") && said.contains("an image folder"),
+            "{said}"
+        );
     }
 
     #[test]

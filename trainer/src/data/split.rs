@@ -17,6 +17,8 @@ pub struct Split {
     source: Arc<dyn Source>,
     /// Which of the source's images these are; all where there is none.
     subset: Option<Arc<[usize]>>,
+    /// Of every class of the source, the one that it is here; the same where there is none.
+    classes: Option<Arc<[usize]>>,
 }
 
 impl From<Images> for Split {
@@ -31,6 +33,7 @@ impl Split {
         Self {
             source: Arc::new(source),
             subset: None,
+            classes: None,
         }
     }
 
@@ -48,7 +51,25 @@ impl Split {
 
     /// An image's class, as an index into the data set's class names.
     pub fn label(&self, index: usize) -> usize {
-        self.source.label(self.place(index))
+        let label = self.source.label(self.place(index));
+        let classes = self.classes.as_ref();
+        classes.map_or(label, |classes| classes.get(label).copied().unwrap_or(label))
+    }
+
+    /// The same images with other labels: of every class, which it becomes.
+    #[must_use]
+    pub fn relabelled(&self, classes: Vec<usize>) -> Self {
+        let found = |class: usize| match &self.classes {
+            None => classes.get(class).copied().unwrap_or(class),
+            Some(before) => before
+                .get(class)
+                .map_or(class, |&class| classes.get(class).copied().unwrap_or(class)),
+        };
+        let count = self.classes.as_ref().map_or(classes.len(), |before| before.len());
+        Self {
+            classes: Some((0..count).map(found).collect()),
+            ..self.clone()
+        }
     }
 
     /// The file of an image, or its place in an archive.
@@ -101,6 +122,7 @@ impl Split {
             Self {
                 source: Arc::clone(&self.source),
                 subset: Some(indices.map(|index| self.place(index)).collect()),
+                classes: self.classes.clone(),
             }
         };
         Ok((part(false), part(true)))
@@ -147,6 +169,22 @@ mod tests {
                 prop_assert_eq!(held.label(index), usize::from(pixels(&held)[index] % 7));
             }
         }
+    }
+
+    #[test]
+    fn labels_become_others_in_every_part() {
+        let all = numbered(14).relabelled(vec![6, 5, 4, 3, 2, 1, 0]);
+        let (rest, held) = all.hold_out(5, 1).unwrap();
+        for split in [&all, &rest, &held] {
+            for (index, pixel) in pixels(split).into_iter().enumerate() {
+                assert_eq!(split.label(index), usize::from(6 - pixel % 7));
+            }
+        }
+        let back = all.relabelled(vec![6, 5, 4, 3, 2, 1, 0]);
+        assert_eq!(
+            (0..7).map(|index| back.label(index)).collect::<Vec<_>>(),
+            [0, 1, 2, 3, 4, 5, 6]
+        );
     }
 
     #[test]

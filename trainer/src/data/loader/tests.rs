@@ -1,7 +1,11 @@
 use super::*;
-use crate::data::{Images, epoch_batches};
+use crate::data::source::Source;
+use crate::data::{Images, NativeSize, epoch_batches};
+use model::ColorMode;
+use model::image::Pixels;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const INPUT: InputShape = InputShape {
     channels: 3,
@@ -72,17 +76,61 @@ fn labels_belong_to_their_images() {
     }
 }
 
+/// Counts the images that are asked of it.
+#[derive(Debug)]
+struct Counting {
+    images: Split,
+    decoded: Arc<AtomicUsize>,
+}
+
+impl Source for Counting {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    fn label(&self, index: usize) -> usize {
+        self.images.label(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.images.name(index)
+    }
+
+    fn image(&self, index: usize, color: ColorMode) -> Result<Pixels, DataError> {
+        self.decoded.fetch_add(1, Ordering::Relaxed);
+        self.images.image(index, color)
+    }
+
+    fn encoded(&self, index: usize) -> Result<Option<Vec<u8>>, DataError> {
+        self.images.encoded(index)
+    }
+
+    fn native(&self) -> NativeSize {
+        self.images.native()
+    }
+}
+
 #[test]
 fn batches_that_nobody_takes_are_not_worked_on() {
-    let split = split(64);
+    let decoded = Arc::new(AtomicUsize::new(0));
+    let split = Split::of(Counting {
+        images: split(64),
+        decoded: Arc::clone(&decoded),
+    });
     let preprocessing = Preprocessing::imagenet(INPUT);
     let loader = Loader::new(&split, &preprocessing, INPUT, Device::Cpu, options(4)).unwrap();
     let batches: Vec<Vec<usize>> = (0..10_000).map(|_| (0..64).collect()).collect();
     let mut loading = loader.load(0, &batches);
     assert_eq!(loading.len(), 10_000);
     assert!(loading.next().unwrap().is_ok());
+    // The batch that was taken and those ahead of it; the workers come that far by themselves.
+    let allowed = (AHEAD + 1) * 64;
+    while decoded.load(Ordering::Relaxed) < allowed {
+        std::thread::yield_now();
+    }
     // Dropping it ends the workers at once, not after ten thousand batches.
     drop(loading);
+    assert_eq!(decoded.load(Ordering::Relaxed), allowed);
 }
 
 fn write_set(folder: &Path) {

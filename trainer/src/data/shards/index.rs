@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::image::{ImageError, Limits};
-use serde::Deserialize;
+use serde_json::Value;
 use tar::{Archive, EntryType};
 
 use super::DataError;
@@ -15,6 +15,9 @@ use crate::data::default_workers;
 
 /// Bytes of a `.cls` or `.json` at most.
 const MAX_LABEL_BYTES: u64 = 1 << 20;
+
+/// Classes at most: every one gets a name, also those that no image has.
+const MAX_CLASSES: u32 = 1_000_000;
 
 /// Of images, as WebDataset's files are called.
 const IMAGES: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"];
@@ -41,13 +44,8 @@ struct Partial {
     key: String,
     image: Option<(u64, u64, Box<str>)>,
     class: Option<u32>,
-    json: Option<u32>,
-}
-
-#[derive(Deserialize)]
-struct Json {
-    #[serde(alias = "cls")]
-    label: Option<u32>,
+    /// What a `.json` says, or why it says nothing; a `.cls` overrules it.
+    json: Option<Result<u32, String>>,
 }
 
 impl Index {
@@ -196,12 +194,7 @@ fn read_shard(shard: u32, path: &Path) -> Result<Vec<Sample>, DataError> {
                 partial.class =
                     Some(label.ok_or_else(|| invalid(format!("{name} isn't the number of a class")))?);
             } else {
-                let json: Json = serde_json::from_slice(&text).map_err(|error| {
-                    invalid(format!(
-                        "{name} isn't JSON with a \"label\" that is a number: {error}"
-                    ))
-                })?;
-                partial.json = json.label;
+                partial.json = Some(label_in(&text).map_err(|reason| format!("{name} {reason}")));
             }
         }
     }
@@ -230,16 +223,25 @@ impl Partial {
     fn finish(self, shard: u32) -> Result<Option<Sample>, String> {
         let Some((offset, length, name)) = self.image else {
             return match (self.class, self.json) {
-                (None, None) => Ok(None),
+                (None, None | Some(Err(_))) => Ok(None),
                 _ => Err(format!("the sample {} has a label, but no image", self.key)),
             };
         };
-        let label = self.class.or(self.json).ok_or_else(|| {
-            format!(
-                "{name} has no label: neither {key}.cls nor {key}.json with a \"label\" follows it",
-                key = self.key
-            )
-        })?;
+        let label = match (self.class, self.json) {
+            (Some(label), _) => label,
+            (None, Some(label)) => label?,
+            (None, None) => {
+                return Err(format!(
+                    "{name} has no label: neither {key}.cls nor {key}.json with a \"label\" follows it",
+                    key = self.key
+                ));
+            }
+        };
+        if label >= MAX_CLASSES {
+            return Err(format!(
+                "the label {label} of {name} is no number of a class: at most {MAX_CLASSES} classes are allowed"
+            ));
+        }
         Ok(Some(Sample {
             shard,
             label,
@@ -248,6 +250,17 @@ impl Partial {
             name,
         }))
     }
+}
+
+/// The class that a `.json` names: its `label`, or else its `cls`, whichever is a whole number; or what is wrong with it.
+fn label_in(text: &[u8]) -> Result<u32, String> {
+    let json: Value = serde_json::from_slice(text).map_err(|error| format!("isn't JSON: {error}"))?;
+    ["label", "cls"]
+        .iter()
+        .find_map(|key| u32::try_from(json.get(key)?.as_u64()?).ok())
+        .ok_or_else(|| {
+            "has no \"label\" (or \"cls\") that is the number of a class, and there is no .cls".into()
+        })
 }
 
 /// WebDataset's key and extension of a file: the name ends at the first point of its last part. Hidden files have none.

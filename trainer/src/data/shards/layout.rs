@@ -8,6 +8,10 @@ use super::DataError;
 /// Shards that a line of a list may stand for at most.
 const MAX_RANGE: usize = 1_000_000;
 
+/// Lower-case beginning of the names of ImageNet's archives, which torchvision leaves beside the folders that it unpacks
+/// them to.
+const IMAGENET: &str = "ilsvrc2012_";
+
 /// The shards of a data set.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::data) struct Layout {
@@ -23,13 +27,24 @@ impl Layout {
     }
 }
 
+/// What other tar files there may be where shards are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::data) enum Beside {
+    /// None: all of them are shards.
+    Nothing,
+    /// Those that an image folder was unpacked from: ImageNet's by their names, and compressed ones.
+    ImageFolder,
+}
+
 /// The shards in a folder; none where it has none.
 ///
 /// They are in `train/` and `val/`, or their names contain `train` and `val`, or `train.txt` and `val.txt` list them.
 /// Without `val`, `test` is taken.
-pub(in crate::data) fn find(folder: &Path) -> Result<Option<Layout>, DataError> {
+pub(in crate::data) fn find(folder: &Path, beside: Beside) -> Result<Option<Layout>, DataError> {
     let lists = folder.join("train.txt");
-    let here = in_folder(folder)?;
+    // Without shards, other compressed archives may lie there.
+    let here = in_folder(folder, beside, |name| name.contains("train"))?;
+    let in_folder = |path: &Path| in_folder(path, beside, |_| true);
     let below = folder.join("train");
     let in_train = if below.is_dir() {
         in_folder(&below)?
@@ -114,8 +129,12 @@ fn nothing(folder: &Path, purpose: &str) -> DataError {
     ))
 }
 
-/// The `.tar` files of a folder, sorted.
-fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+/// The `.tar` files of a folder, sorted. Compressed ones are refused where their lower-case names tell that they are meant.
+fn in_folder(
+    folder: &Path,
+    beside: Beside,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Read {
         path: folder.into(),
         source,
@@ -123,8 +142,13 @@ fn in_folder(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let mut shards = Vec::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let name = path.to_string_lossy().to_lowercase();
-        if path.is_file() && (name.ends_with(".tar.gz") || name.ends_with(".tgz")) && name.contains("train") {
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_string_lossy().to_lowercase();
+        if beside == Beside::ImageFolder && name.starts_with(IMAGENET) {
+            continue;
+        }
+        let compressed = name.ends_with(".tar.gz") || name.ends_with(".tgz");
+        if compressed && beside == Beside::Nothing && is_meant(&name) && path.is_file() {
             return Err(DataError::Inconsistent(format!(
                 "the shard {} is compressed, so that no image in it can be had without those before; unpack it with gunzip",
                 path.display()
@@ -182,6 +206,10 @@ fn expand(name: &str) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn find(folder: &Path) -> Result<Option<Layout>, DataError> {
+        super::find(folder, Beside::Nothing)
+    }
 
     #[test]
     fn ranges_of_numbers_are_expanded() {
@@ -265,5 +293,16 @@ mod tests {
         );
         touch(at("gz/train-0.tar.gz"));
         assert!(find(&at("gz")).unwrap_err().to_string().contains("compressed"));
+        touch(at("below/train/0.tgz"));
+        assert!(find(&at("below")).unwrap_err().to_string().contains("compressed"));
+    }
+
+    #[test]
+    fn names_of_folders_above_say_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let training = folder.path().join("training");
+        fs::create_dir(&training).unwrap();
+        fs::write(training.join("cifar-10-binary.tar.gz"), "").unwrap();
+        assert_eq!(find(&training).unwrap(), None);
     }
 }

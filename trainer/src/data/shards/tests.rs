@@ -91,9 +91,59 @@ fn what_is_wrong_is_said() {
     assert!(said(&[("0.png", png(0)), ("0.cls", text("cat"))]).contains("0.cls isn't the number of a class"));
     assert!(said(&[("0.png", png(0)), ("0.cls", text("-1"))]).contains("isn't the number of a class"));
     assert!(said(&[("0.png", png(0)), ("0.json", text("{"))]).contains("0.json isn't JSON"));
+    let without = [("0.png", png(0)), ("0.json", text(r#"{"label": "cat"}"#))];
+    assert!(said(&without).contains(r#"0.json has no "label""#));
     assert!(said(&[("0.png", png(0)), ("0.jpg", png(0))]).contains("images of the same sample"));
     assert!(said(&[("n01440764.tar", text("shards in shards"))]).contains("holds no samples"));
     assert!(said(&[]).contains("holds no samples"));
+}
+
+#[test]
+fn a_label_that_no_memory_could_name_is_refused() {
+    for (name, label) in [
+        ("0.cls", "4294967295"),
+        ("0.cls", "1000000"),
+        ("0.json", r#"{"label": 4294967295}"#),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        write_set(folder.path());
+        let files = [("0.png", png(0)), (name, label.as_bytes().to_vec())];
+        write_shard(folder.path().join("train-1.tar"), &files);
+        let said = read(folder.path()).unwrap_err().to_string();
+        assert!(
+            said.contains("of 0.png is no number of a class: at most 1000000"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn json_is_read_as_far_as_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = |text: &str| text.as_bytes().to_vec();
+    write_set(folder.path());
+    write_shard(
+        folder.path().join("train-1.tar"),
+        &[
+            ("0.png", png(0)),
+            ("0.cls", json("1")),
+            ("0.json", json(r#"{"label": "a tench"}"#)),
+            ("1.png", png(0)),
+            (
+                "1.json",
+                json(r#"{"label": "a tench", "cls": 2, "label_name": [1]}"#),
+            ),
+            ("2.json", json(r#"["no", "object"]"#)),
+            ("2.cls", json("0")),
+            ("2.png", png(0)),
+            ("3.json", json("{")),
+        ],
+    );
+    let data = read(folder.path()).unwrap();
+    let labels: Vec<usize> = (2..data.train.len())
+        .map(|index| data.train.label(index))
+        .collect();
+    assert_eq!(labels, [1, 2, 0]);
 }
 
 #[test]
