@@ -7,8 +7,9 @@ use super::{ImageError, Pixels};
 use crate::architecture::InputShape;
 use crate::preprocessing::{ColorMode, Preprocessing, Resize};
 
-/// Pixels of a resized image at most. A strip of 1x10,000 pixels grows by its proportions; the crop keeps its middle only.
-const MAX_RESIZED: u64 = 1 << 28;
+/// Pixels of a resized image at most, as many as of a decoded one. A strip of 1x10,000 pixels grows by its proportions, though
+/// the crop keeps its middle only.
+const MAX_RESIZED: u64 = 64 << 20;
 
 /// A part of an image, within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,6 +241,18 @@ mod tests {
             image(2, 2).resized(1 << 15, 1 << 15),
             Err(ImageError::Empty { .. })
         ));
+        // Its shorter side would grow to 256 pixels, its longer one to a million.
+        let input = InputShape {
+            channels: 3,
+            height: 224,
+            width: 224,
+        };
+        let photograph = Preprocessing::imagenet(input);
+        assert!(matches!(
+            photograph.fit(image(1, 4096), input),
+            Err(ImageError::Empty { .. })
+        ));
+        assert!(photograph.fit(image(1, 64), input).is_ok());
         let outside = CropBox {
             left: 1,
             top: 0,

@@ -67,8 +67,8 @@ pub enum ImageError {
     /// The resizer refused.
     #[error("the image can't be resized: {0}")]
     Resize(String),
-    /// An image without pixels, or whose proportions leave none.
-    #[error("the image has {width}x{height} pixels: nothing is left of it after resizing")]
+    /// An image without pixels, or whose proportions leave none or make too many.
+    #[error("the image has {width}x{height} pixels: resizing would leave nothing of it, or make it too large")]
     Empty {
         /// The image's width.
         width: u32,
