@@ -64,6 +64,15 @@ fn images(count: usize) -> Images {
     Images::new(pixels, labels, (1, 12, 12)).unwrap()
 }
 
+/// Ends those who wait for it, in a panic too.
+struct Finished<'a>(&'a AtomicBool);
+
+impl Drop for Finished<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Trains to the end, or with `stop` until the log shows some steps.
 fn train(path: &Path, resume: bool, stop: bool) -> Outcome {
     let data = DataSet {
@@ -94,6 +103,7 @@ fn train(path: &Path, resume: bool, stop: bool) -> Outcome {
     let interrupted = AtomicBool::new(false);
     let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _finished = Finished(&finished);
         if stop {
             scope.spawn(|| {
                 while !finished.load(Ordering::Relaxed) {
@@ -117,9 +127,7 @@ fn train(path: &Path, resume: bool, stop: bool) -> Outcome {
             checkpoint_every: 1,
             interrupted: &interrupted,
         };
-        let outcome = trainer.run(start, &writer, &mut lines);
-        finished.store(true, Ordering::Relaxed);
-        outcome.unwrap()
+        trainer.run(start, &writer, &mut lines).unwrap()
     })
 }
 

@@ -106,7 +106,8 @@ fn difference(
             &mut our_optimizer,
             None,
         )
-        .unwrap();
+        .unwrap()
+        .loss;
         let expected = ordinary_step(&theirs, &mut their_optimizer, &parts(&batch, sizes));
         assert!((loss - expected).abs() < 1e-4, "{loss} {expected}");
     }

@@ -56,7 +56,10 @@ fn every_figure_is_in_the_log_once() {
         let figures = if step < 5 {
             assert_eq!(line["step"], step);
             let hits = |figure: &str| line[figure].as_f64().unwrap();
-            assert!(0.0 <= hits("top1") && hits("top1") <= hits("top5") && hits("top5") <= 1.0, "{line}");
+            assert!(
+                0.0 <= hits("top1") && hits("top1") <= hits("top5") && hits("top5") <= 1.0,
+                "{line}"
+            );
             vec!["loss", "learning_rate", "images_per_second"]
         } else {
             for figure in ["top1", "top5", "loss"] {

@@ -18,7 +18,7 @@ pub(super) struct StepArguments {
     /// Images a step [default: 128].
     #[arg(long, value_name = "N", value_parser = positive)]
     batch_size: Option<usize>,
-    /// Images that are computed at a time; the gradients of a batch's parts are added up before the step. BatchNorm's
+    /// Images that are computed at a time, two at least; the gradients of a batch's parts are added up before the step. BatchNorm's
     /// statistics are then those of a part [default: --batch-size].
     #[arg(long, value_name = "N", value_parser = positive)]
     micro_batch: Option<usize>,

@@ -150,11 +150,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Becomes true at Ctrl-C.
+/// Becomes true at Ctrl-C. The second time ends the program at once, whatever it is doing.
 pub(super) fn interruption() -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("can't handle Ctrl-C")?;
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+        tracing::warn!("interrupted: what is being done is brought to an end; Ctrl-C again ends it at once");
+    };
+    ctrlc::set_handler(handler).context("can't handle Ctrl-C")?;
     Ok(interrupted)
 }
 
@@ -192,7 +198,29 @@ impl Arguments {
             run.network.start_from.clone_from(&self.start_from);
         }
         run.check()?;
+        self.keep_config(output, &run)?;
         Ok(run)
+    }
+
+    /// Refuses to write a run with other settings over the file that it was read from.
+    fn keep_config(&self, output: &Path, run: &Run) -> Result<()> {
+        let Some(config) = &self.recipe.config else {
+            return Ok(());
+        };
+        let beside = file::beside(output);
+        let found = |path: &Path| path.canonicalize().ok();
+        if self.resume || found(config) != found(&beside) {
+            return Ok(());
+        }
+        let differences = file::differences(&file::read(config)?, run);
+        ensure!(
+            differences.is_empty(),
+            "the run would be written over {}, which has other settings than the options given ({}); name another checkpoint \
+             with --output",
+            config.display(),
+            differences.join("; ")
+        );
+        Ok(())
     }
 }
 

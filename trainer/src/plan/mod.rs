@@ -9,9 +9,10 @@ mod table;
 pub use available::available_memory;
 pub use fit::TooLarge;
 
-use model::{Convolution, Network};
+use model::{Convolution, InputShape, Network};
 use serde::Serialize;
 
+use crate::data::AHEAD;
 use crate::precision::Precision;
 use crate::training::{OptimizerOptions, SleepPhase};
 
@@ -71,7 +72,8 @@ impl Setup {
         let parts = self
             .batch_size
             .div_ceil(self.micro_batch.unwrap_or(self.batch_size).max(1));
-        self.batch_size.div_ceil(parts.max(1))
+        // A part has two images at least.
+        self.batch_size.div_ceil(parts.min(self.batch_size / 2).max(1))
     }
 
     /// Whether the gradients of all layers are in memory together.
@@ -98,6 +100,7 @@ impl Plan {
             moments(parameters, setup),
             gradients(parameters, local, largest, setup),
             activations::step(network, setup),
+            images(network, setup),
             need(
                 "libtorch",
                 if setup.cuda { RUNTIME_CUDA } else { RUNTIME_CPU },
@@ -118,6 +121,23 @@ impl Plan {
             step: step::Step::new(network, setup),
         }
     }
+}
+
+/// The batch in use and those that are loaded ahead of it, which are in the computer's memory, not in a GPU's.
+fn images(network: &Network, setup: &Setup) -> Need {
+    let InputShape {
+        channels,
+        height,
+        width,
+    } = network.input;
+    let batches = if setup.cuda { 1 } else { 1 + AHEAD };
+    let values = batches * setup.batch_size * channels * height * width;
+    let note = if setup.cuda {
+        "the batch in use".to_owned()
+    } else {
+        format!("the batch in use and {AHEAD} that are loaded ahead")
+    };
+    need("images", SINGLE * values as u64, note)
 }
 
 fn need(name: &'static str, bytes: u64, note: String) -> Need {

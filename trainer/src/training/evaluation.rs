@@ -1,5 +1,7 @@
 //! Accuracy and loss on images that training hasn't seen.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, TchError, Tensor, no_grad};
 
@@ -20,7 +22,8 @@ pub struct Evaluation {
     pub images: usize,
 }
 
-/// Classifies every image that a loader has, in evaluation mode; corrupt images that it leaves out don't count.
+/// Classifies every image that a loader has, in evaluation mode; corrupt images that it leaves out don't count. Nothing
+/// comes of it where it was interrupted.
 ///
 /// # Errors
 /// [`TrainingError`] where the images don't fit the network or libtorch refuses.
@@ -28,10 +31,14 @@ pub fn evaluate(
     network: &TorchNetwork,
     loader: &Loader,
     batch_size: usize,
-) -> Result<Evaluation, TrainingError> {
+    interrupted: &AtomicBool,
+) -> Result<Option<Evaluation>, TrainingError> {
     no_grad(|| {
         let mut tally = Tally::default();
         for batch in loader.load(0, &in_order(loader.len(), batch_size)) {
+            if interrupted.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let batch = batch?;
             if batch.indices.is_empty() {
                 continue;
@@ -39,7 +46,7 @@ pub fn evaluate(
             let logits = network.forward(&batch.images, Mode::Evaluation, &mut ())?;
             tally.add(&logits, &batch.labels)?;
         }
-        Ok(tally.evaluation())
+        Ok(Some(tally.evaluation()))
     })
 }
 

@@ -103,16 +103,17 @@ pub enum TrainingError {
     Events(#[from] EventFileError),
     /// The loss is infinite or not a number.
     #[error(
-        "the loss is {loss} at step {step} of epoch {epoch} (learning rate {learning_rate}); a lower learning rate may \
-         help. The last good checkpoint is {checkpoint}"
+        "the loss is {loss} {} epoch {epoch} (learning rate {learning_rate}); a lower learning rate may help. The last good \
+         checkpoint is {checkpoint}",
+        step.map_or_else(|| "on the test images after".to_owned(), |step| format!("at step {step} of"))
     )]
     NonFinite {
         /// What the loss is.
         loss: f64,
         /// Counted from 1.
         epoch: usize,
-        /// Counted from 1.
-        step: usize,
+        /// Counted from 1; `None`: it is that of the test images after the epoch.
+        step: Option<usize>,
         /// At that step.
         learning_rate: f64,
         /// The file, or "not written yet".
@@ -181,14 +182,23 @@ impl Trainer<'_> {
         for epoch in position.epoch..self.options.epochs {
             let first_step = if epoch == position.epoch { position.step } else { 0 };
             let clock = Instant::now();
-            let reached = self.train_epoch(
+            let stopped = self.train_epoch(
                 &train,
                 (epoch, first_step),
                 (&mut optimizer, &mut loss_scale),
                 writer,
                 log,
             )?;
-            if let Some(position) = reached {
+            let result = match stopped {
+                Some(_) => None,
+                None => self.evaluate(&test)?,
+            };
+            let Some(result) = result else {
+                // All steps of the epoch are made where only its evaluation was interrupted.
+                let position = stopped.unwrap_or(Position {
+                    epoch,
+                    step: steps.len(),
+                });
                 writer.write(
                     self.network,
                     (&optimizer, loss_scale),
@@ -196,11 +206,20 @@ impl Trainer<'_> {
                     evaluation.as_ref(),
                 )?;
                 return Ok(Outcome::Interrupted);
+            };
+            if !result.loss.is_finite() {
+                // Steps are checked before they are made, so that only the evaluation shows what the last one did.
+                return Err(TrainingError::NonFinite {
+                    loss: result.loss,
+                    epoch: epoch + 1,
+                    step: None,
+                    learning_rate: self.learning_rate(epoch),
+                    checkpoint: writer.last_good(),
+                });
             }
             let done = first_step * self.options.batch_size;
             let images = self.data.train.len().saturating_sub(done);
             let images_per_second = images as f64 / clock.elapsed().as_secs_f64();
-            let result = self.evaluate(&test)?;
             tracing::info!(
                 epoch = epoch + 1,
                 top1 = format!("{:.2} %", result.top1 * 100.0),
@@ -226,17 +245,14 @@ impl Trainer<'_> {
             }
             evaluation = Some(result);
         }
-        for (loader, images) in [(&train, "training"), (&test, "test")] {
-            let (corrupt, all) = (loader.corrupt(), loader.len());
-            if corrupt > 0 {
-                tracing::warn!("{corrupt} of {all} {images} images were left out, as they are corrupt");
-            }
-        }
-        match evaluation {
-            Some(evaluation) => Ok(Outcome::Finished(evaluation)),
-            // Resumed after the last epoch.
-            None => Ok(Outcome::Finished(self.evaluate(&test)?)),
-        }
+        // Resumed after the last epoch.
+        let evaluation = match evaluation {
+            None => self.evaluate(&test)?,
+            evaluation => evaluation,
+        };
+        train.tell_corrupt("training");
+        test.tell_corrupt("test");
+        Ok(evaluation.map_or(Outcome::Interrupted, Outcome::Finished))
     }
 
     fn memory(&self) -> Memory {
@@ -271,9 +287,9 @@ impl Trainer<'_> {
         Loader::new(split, self.preprocessing, input, self.device, options)
     }
 
-    fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainingError> {
+    fn evaluate(&self, loader: &Loader) -> Result<Option<Evaluation>, TrainingError> {
         let batch_size = self.options.micro_batch.unwrap_or(self.options.batch_size);
-        evaluate(self.network, loader, batch_size)
+        evaluate(self.network, loader, batch_size, self.interrupted)
     }
 
     /// Returns where it stopped if it was interrupted.
@@ -295,6 +311,8 @@ impl Trainer<'_> {
         optimizer.set_learning_rate(learning_rate);
         let bar = self.progress_bar(epoch, batches.len());
         bar.set_position(first_step as u64);
+        // Steps that were made before say nothing about how long those that are left will take.
+        bar.reset_eta();
         let mut clock = Instant::now();
         let first = first_step.min(batches.len());
         for (step, batch) in (first..).zip(loader.load(epoch, &batches[first..])) {
@@ -305,13 +323,13 @@ impl Trainer<'_> {
             let batch = batch?;
             // BatchNorm can't train on what corrupt images leave of such a batch.
             if batch.indices.len() < batch.skipped.min(1) + 1 {
+                bar.inc(1);
                 continue;
             }
-            let Evaluation { loss, top1, top5, .. } =
-                self.step(&batch, optimizer, loss_scale.as_mut())?;
+            let Evaluation { loss, top1, top5, .. } = self.step(&batch, optimizer, loss_scale.as_mut())?;
             if !loss.is_finite() {
                 bar.abandon_with_message("the loss is not finite");
-                let (epoch, step) = (epoch + 1, step + 1);
+                let (epoch, step) = (epoch + 1, Some(step + 1));
                 let checkpoint = writer.last_good();
                 return Err(TrainingError::NonFinite {
                     loss,
@@ -384,9 +402,10 @@ impl Trainer<'_> {
     }
 }
 
-/// A batch of so many images in as few parts as their largest size allows, which differ by one image at most.
+/// A batch of so many images in as few parts as their largest size allows, which differ by one image at most. BatchNorm can't
+/// train on one image where a layer has one position, so that a part has two at least, if need be one more than allowed.
 fn parts(images: usize, largest: usize) -> Vec<Range<usize>> {
-    let count = images.div_ceil(largest.max(1)).max(1);
+    let count = images.div_ceil(largest.max(1)).min(images / 2).max(1);
     let bound = |part: usize| part * images / count;
     (0..count).map(|part| bound(part)..bound(part + 1)).collect()
 }
@@ -401,6 +420,9 @@ mod tests {
         assert_eq!(sizes(17), [17]);
         assert_eq!(sizes(16), [8, 9]);
         assert_eq!(sizes(6), [5, 6, 6]);
+        assert_eq!(sizes(1), [2, 2, 2, 2, 2, 2, 2, 3]);
+        let lengths = |images, largest| parts(images, largest).iter().map(Range::len).collect::<Vec<_>>();
+        assert_eq!((lengths(3, 2), lengths(1, 1)), (vec![3], vec![1]));
         assert_eq!(
             parts(17, 6).into_iter().flatten().collect::<Vec<_>>(),
             (0..17).collect::<Vec<_>>()
