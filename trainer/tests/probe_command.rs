@@ -122,6 +122,65 @@ fn several_layers_are_the_lines_of_a_table() {
     assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{table}");
 }
 
+/// An image folder of two classes, three images each to train on and one to test on.
+fn write_folder(folder: &Path) -> String {
+    for (split, images) in [("train", 3_u8), ("val", 1)] {
+        for (class, shade) in [("dark", 0_u8), ("light", 200)] {
+            let class = folder.join(split).join(class);
+            std::fs::create_dir_all(&class).unwrap();
+            for number in 0..images {
+                let image = image::RgbImage::from_pixel(28, 28, image::Rgb([shade + number; 3]));
+                image.save(class.join(format!("{number}.png"))).unwrap();
+            }
+        }
+    }
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_batch_of_corrupt_images_is_left_out_and_classes_are_the_data_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of ten classes.
+    let checkpoint = network(folder.path());
+    let set = write_folder(&folder.path().join("set"));
+    std::fs::write(folder.path().join("set/train/dark/1.png"), "broken").unwrap();
+    std::fs::write(folder.path().join("set/val/light/0.png"), "broken").unwrap();
+    for cache in ["2GiB", "0", "100"] {
+        let options = "--layer avgpool --skip-corrupt --epochs 2 --batch-size 1 --json --cache";
+        let mut arguments = vec!["probe", "--checkpoint", &checkpoint, "--data", &set];
+        arguments.extend(options.split(' '));
+        arguments.push(cache);
+        let report: Value = serde_json::from_str(&run(&arguments)).unwrap();
+        let result = &report["probes"][0];
+        assert_eq!(
+            (&result["train"]["images"], &result["test"]["images"]),
+            (&5.into(), &1.into()),
+            "{cache}"
+        );
+        assert!(result["train"]["loss"].as_f64().unwrap().is_finite());
+    }
+    // More classes than the network has are no hindrance: the readout is new.
+    for class in 0..12 {
+        for split in ["train", "val"] {
+            let class = folder
+                .path()
+                .join("many")
+                .join(split)
+                .join(format!("class {class}"));
+            std::fs::create_dir_all(&class).unwrap();
+            image::RgbImage::new(28, 28).save(class.join("0.png")).unwrap();
+        }
+    }
+    let many = folder.path().join("many");
+    let report = probe(
+        &checkpoint,
+        &["--layer", "avgpool", "--data", many.to_str().unwrap()],
+    );
+    // All images are alike: the readout can do no better than the number of classes allows.
+    let loss = report["probes"][0]["test"]["loss"].as_f64().unwrap();
+    assert!((loss - 12_f64.ln()).abs() < 1e-3, "{loss}");
+}
+
 #[test]
 fn what_cannot_be_probed_is_refused() {
     let folder = tempfile::tempdir().unwrap();

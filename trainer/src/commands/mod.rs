@@ -41,10 +41,9 @@ fn build_network(checkpoint: &Checkpoint, device: Device) -> Result<TorchNetwork
     Ok(TorchNetwork::load(checkpoint, device)?)
 }
 
-/// Loads a data set and checks that its classes fit the checkpoint's network. Images of another size than its input are
-/// preprocessed as the checkpoint says.
+/// Loads a data set and checks that its classes fit the checkpoint's network.
 fn load_data(folder: Option<&Path>, checkpoint: &Checkpoint) -> Result<DataSet> {
-    let data = DataSet::open(folder).context("can't open the data set")?;
+    let data = load_images(folder, checkpoint)?;
     let classes = checkpoint.network().readout.classes;
     ensure!(
         data.class_names.len() <= classes,
@@ -53,6 +52,13 @@ fn load_data(folder: Option<&Path>, checkpoint: &Checkpoint) -> Result<DataSet> 
         data.class_names.len(),
         checkpoint.path().display(),
     );
+    Ok(data)
+}
+
+/// Loads a data set, whatever its classes. Images of another size than the network's input are preprocessed as the checkpoint
+/// says.
+fn load_images(folder: Option<&Path>, checkpoint: &Checkpoint) -> Result<DataSet> {
+    let data = DataSet::open(folder).context("can't open the data set")?;
     let input = checkpoint.network().input;
     match data.test.native() {
         NativeSize::Uniform(images) if images == input => {}

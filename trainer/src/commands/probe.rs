@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::network_arguments::positive;
 use super::train::non_negative;
-use super::{load_data, load_network};
+use super::{load_images, load_network};
 use crate::cli::{ComputeArguments, DataArguments, LoadingArguments};
 use crate::probe::{Probe, ProbeOptions, probe};
 
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     for layer in &arguments.layers {
         network.layer(layer)?;
     }
-    let data = load_data(arguments.data.data.as_deref(), &checkpoint)?;
+    let data = load_images(arguments.data.data.as_deref(), &checkpoint)?;
     let options = arguments.options();
     let mut probes = Vec::new();
     for layer in &arguments.layers {

@@ -1,5 +1,6 @@
 //! A layer's activations as rows of features: computed once as far as they fit in memory, else whenever they are needed.
 
+use indicatif::{ProgressBar, ProgressStyle};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::ProbeError;
@@ -55,8 +56,14 @@ impl<'a> Features<'a> {
         let labels = Tensor::f_empty([images as i64], (Kind::Int64, self.device))?;
         let mut rows = vec![None; images];
         let mut first = 0;
+        let bar = progress_bar(self.layer, images);
         for batch in self.loader.load(0, &in_order(images, AT_ONCE)) {
             let batch = batch?;
+            bar.inc((batch.indices.len() + batch.skipped) as u64);
+            // All of its images were corrupt.
+            if batch.indices.is_empty() {
+                continue;
+            }
             for (row, &index) in (first..).zip(&batch.indices) {
                 rows[index] = Some(row);
             }
@@ -67,6 +74,7 @@ impl<'a> Features<'a> {
             labels.f_narrow(0, first, length)?.f_copy_(&batch.labels)?;
             first += length;
         }
+        bar.finish_and_clear();
         Ok(Self {
             cache: Some(Cache {
                 features,
@@ -95,28 +103,35 @@ impl<'a> Features<'a> {
     }
 
     /// The features `[N, F]` of some images, F in the order (channel, row, column), with their classes `[N]`. Those that are
-    /// kept come first; corrupt ones are left out where the loader does so.
+    /// kept come first; corrupt ones are left out where the loader does so. Nothing where all are.
     ///
     /// # Errors
     /// As [`Features::cached`].
-    pub fn batch(&self, indices: &[usize]) -> Result<(Tensor, Tensor), ProbeError> {
+    pub fn batch(&self, indices: &[usize]) -> Result<Option<(Tensor, Tensor)>, ProbeError> {
         let cached = self.cache.as_ref().map_or(0, |cache| cache.rows.len());
         let (kept, others): (Vec<usize>, Vec<usize>) = indices.iter().partition(|&&index| index < cached);
         let mut features = Vec::new();
         let mut labels = Vec::new();
-        if let Some(cache) = self.cache.as_ref().filter(|_| !kept.is_empty()) {
+        if let Some(cache) = &self.cache {
             let rows: Vec<i64> = kept.iter().filter_map(|&index| cache.rows[index]).collect();
-            let rows = Tensor::f_from_slice(&rows)?.f_to(self.device)?;
-            features.push(cache.features.f_index_select(0, &rows)?);
-            labels.push(cache.labels.f_index_select(0, &rows)?);
+            if !rows.is_empty() {
+                let rows = Tensor::f_from_slice(&rows)?.f_to(self.device)?;
+                features.push(cache.features.f_index_select(0, &rows)?);
+                labels.push(cache.labels.f_index_select(0, &rows)?);
+            }
         }
         let others: Vec<Vec<usize>> = others.chunks(AT_ONCE).map(<[usize]>::to_vec).collect();
         for batch in self.loader.load(0, &others) {
             let batch = batch?;
-            features.push(self.compute(&batch)?);
-            labels.push(batch.labels);
+            if !batch.indices.is_empty() {
+                features.push(self.compute(&batch)?);
+                labels.push(batch.labels);
+            }
         }
-        Ok((Tensor::f_cat(&features, 0)?, Tensor::f_cat(&labels, 0)?))
+        if features.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((Tensor::f_cat(&features, 0)?, Tensor::f_cat(&labels, 0)?)))
     }
 
     fn compute(&self, batch: &Batch) -> Result<Tensor, ProbeError> {
@@ -125,4 +140,15 @@ impl<'a> Features<'a> {
             activations.f_reshape([batch.indices.len() as i64, -1])
         })?)
     }
+}
+
+fn progress_bar(layer: &str, images: usize) -> ProgressBar {
+    let bar = ProgressBar::new(images as u64);
+    // An invalid template leaves indicatif's own style, which shows the same numbers.
+    if let Ok(style) =
+        ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} images, {per_sec}, {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar.with_prefix(format!("{layer}, features"))
 }

@@ -76,7 +76,8 @@ pub enum ProbeError {
     },
 }
 
-/// Trains a readout of a layer's features, which stay as they are, and tests it. The same options and the same number of
+/// Trains a readout of a layer's features, which stay as they are, and tests it. It tells the data set's classes apart, which
+/// needn't be the network's. The same options and the same number of
 /// threads give the same result.
 ///
 /// # Errors
@@ -95,16 +96,18 @@ pub fn probe(
     let loader = |split| Loader::new(split, preprocessing, network.network().input, device, loading);
     let (train, test) = (loader(&data.train)?, loader(&data.test)?);
     let features = |loader| Features::new(network, loader, &layer.name, device);
+    let train_features = features(&train).cached(options.cache)?;
     let bar = progress_bar(&layer.name, options.epochs);
-    let train = features(&train).cached(options.cache)?;
-    let mut readout = Readout::new(count, network.network().readout.classes, options, device)?;
+    let mut readout = Readout::new(count, data.classes(), options, device)?;
     for epoch in 0..options.epochs {
         let learning_rate = options.learning_rate * Schedule::Steps.factor(epoch, options.epochs);
         readout.set_learning_rate(learning_rate);
         let batches = epoch_batches(data.train.len(), options.batch_size, options.seed, epoch);
-        let mut total = 0.0;
+        let (mut total, mut steps) = (0.0, 0_usize);
         for batch in &batches {
-            let (features, labels) = train.batch(batch)?;
+            let Some((features, labels)) = train_features.batch(batch)? else {
+                continue;
+            };
             let loss = readout.step(&features, &labels)?;
             if !loss.is_finite() {
                 let epoch = epoch + 1;
@@ -115,19 +118,22 @@ pub fn probe(
                 });
             }
             total += loss;
+            steps += 1;
         }
         bar.inc(1);
-        bar.set_message(format!("loss {:.4}", total / batches.len().max(1) as f64));
+        bar.set_message(format!("loss {:.4}", total / steps.max(1) as f64));
     }
     bar.finish_and_clear();
     let result = Probe {
-        cached_images: train.cached_images(),
-        train: evaluate(&readout, &train, options.batch_size)?,
+        cached_images: train_features.cached_images(),
+        train: evaluate(&readout, &train_features, options.batch_size)?,
         test: evaluate(&readout, &features(&test), options.batch_size)?,
         layer: layer.name.clone(),
         features: count,
         shape: layer.shape.clone(),
     };
+    train.tell_corrupt("training");
+    test.tell_corrupt("test");
     Ok(result)
 }
 
@@ -135,8 +141,9 @@ fn evaluate(readout: &Readout, features: &Features<'_>, batch_size: usize) -> Re
     let mut tally = Tally::default();
     let indices: Vec<usize> = (0..features.len()).collect();
     for batch in indices.chunks(batch_size.max(1)) {
-        let (features, labels) = features.batch(batch)?;
-        tally.add(&readout.logits(&features)?, &labels)?;
+        if let Some((features, labels)) = features.batch(batch)? {
+            tally.add(&readout.logits(&features)?, &labels)?;
+        }
     }
     Ok(tally.evaluation())
 }
