@@ -116,6 +116,30 @@ fn the_seed_decides_the_weights() {
 }
 
 #[test]
+fn a_run_file_decides_the_seed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("run.toml");
+    std::fs::write(&config, "[training]\nseed = 5\n").unwrap();
+    let config = config.to_str().unwrap();
+    let header = |options: &[&str]| {
+        let path = folder.path().join("untrained.safetensors");
+        let output = init(&path, options);
+        assert!(output.status.success(), "{output:?}");
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        (
+            checkpoint.header().provenance["seed"].clone(),
+            checkpoint.digest().to_owned(),
+        )
+    };
+    let of_file = header(&["--config", config]);
+    assert_eq!(of_file, header(&["--seed", "5"]));
+    assert_eq!(header(&["--config", config, "--seed", "6"]).0, 6);
+    std::fs::write(config, "[network]\nstart_from = \"other.safetensors\"\n").unwrap();
+    let message = refusal(&["--config", config]);
+    assert!(message.contains("`network.start_from`"), "{message}");
+}
+
+#[test]
 fn conv_initialisation_makes_all_positions_equal() {
     let folder = tempfile::tempdir().unwrap();
     let kernels = |initialisation: &str| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use model::{CheckpointHeader, checkpoint};
 use serde_json::json;
 
@@ -29,9 +29,10 @@ pub(crate) struct Arguments {
     input: InputArguments,
     #[command(flatten)]
     header: HeaderArguments,
-    /// Decides the weights; they are those that `trainer train` starts from with the same seed.
-    #[arg(long, default_value = "1", value_name = "N")]
-    seed: u64,
+    /// Decides the weights; they are those that `trainer train` starts from with the same seed [default: that of --config,
+    /// or 1].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     #[command(flatten)]
     compute: ComputeArguments,
 }
@@ -41,12 +42,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut run = arguments.recipe.run()?;
     arguments.network.apply(&mut run.network);
     run.check()?;
+    ensure!(
+        run.network.start_from.is_none(),
+        "`network.start_from` names weights to begin with, and trainer init draws them; `trainer train --epochs 0` writes a \
+         network with those"
+    );
     let header = arguments.header(&run)?;
     // Drawing gigabytes of weights takes a while: what can't be written is refused before.
     header.check()?;
     let network = header.architecture.network()?;
     let device = arguments.compute.apply()?;
-    tch::manual_seed(i64::from_ne_bytes(arguments.seed.to_ne_bytes()));
+    tch::manual_seed(i64::from_ne_bytes(arguments.seed(&run).to_ne_bytes()));
     let network = TorchNetwork::initialise(network, run.network.initialisation(), device)?;
     let digest = checkpoint::write(&arguments.output, &header, &network.store().stored())?;
     println!("{}", describe(&arguments.output, &header.architecture, &digest));
@@ -54,6 +60,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 impl Arguments {
+    fn seed(&self, run: &Run) -> u64 {
+        self.seed.unwrap_or(run.training.seed)
+    }
+
     fn header(&self, run: &Run) -> Result<CheckpointHeader> {
         let input = self.input.shape(&run.data);
         let program = concat!("trainer ", env!("CARGO_PKG_VERSION"));
@@ -67,7 +77,7 @@ impl Arguments {
                     "initialisation".to_owned(),
                     json!(run.network.initialisation_name()),
                 ),
-                ("seed".to_owned(), json!(self.seed)),
+                ("seed".to_owned(), json!(self.seed(run))),
                 ("trained".to_owned(), json!(false)),
             ]),
         })

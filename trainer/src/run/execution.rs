@@ -24,6 +24,9 @@ use crate::training::{
     UnstableSleep, open_for_resuming,
 };
 
+/// Where a checkpoint's provenance has the numbers of images.
+const IMAGES: &str = "images";
+
 /// A run with what it works on.
 #[derive(Clone, Copy, Debug)]
 pub struct Execution<'a> {
@@ -92,6 +95,18 @@ pub enum RunError {
     /// There is nothing to go on from.
     #[error("there is no run to resume")]
     NothingToResume(#[source] CheckpointError),
+    /// The run to go on with has other images or another network.
+    #[error(
+        "{} was begun with other settings: {}; resume with the options that it was started with",
+        path.display(),
+        differences.join("; ")
+    )]
+    OtherSettings {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is different.
+        differences: Vec<String>,
+    },
     /// The checkpoint to go on from is another network's.
     #[error(
         "{} was trained with another network or other images; resume with the options that it was started with",
@@ -108,7 +123,8 @@ pub enum RunError {
 
 impl Execution<'_> {
     /// Trains to the end of the run, or until it is interrupted. The run is written as `NAME.toml` beside the checkpoint, with
-    /// every setting spelled out. What can be refused is refused before anything is written.
+    /// every setting spelled out, unless a file there means the same run. What can be refused is refused before anything is
+    /// written.
     ///
     /// # Errors
     /// [`RunError`].
@@ -144,7 +160,7 @@ impl Execution<'_> {
             (network, start)
         };
         let network = network.with_training_precision(options.precision);
-        file::write(&file::beside(self.output), &self.spelled_out())?;
+        self.write_run()?;
         if options.epochs == 0 {
             let mut header = header;
             let provenance = &mut header.provenance;
@@ -189,12 +205,62 @@ impl Execution<'_> {
         let checkpoint = open_for_resuming(self.output).map_err(RunError::NothingToResume)?;
         checkpoint.verify()?;
         let stored = checkpoint.header();
-        if stored.architecture != header.architecture || stored.preprocessing != header.preprocessing {
+        let counts = stored.provenance.get(IMAGES);
+        self.same_settings(counts.is_some())?;
+        if stored.architecture != header.architecture
+            || stored.preprocessing != header.preprocessing
+            || stored.class_names != header.class_names
+            || counts.is_some_and(|counts| Some(counts) != header.provenance.get(IMAGES))
+        {
             return Err(RunError::OtherRun(self.output.into()));
         }
         let network = TorchNetwork::load(&checkpoint, self.device)?;
         let state = TrainingState::load(self.output, &checkpoint, &network, options)?;
         Ok((network, state))
+    }
+
+    /// Writes the run beside its checkpoint, unless a file there says the same already, perhaps in the words of who wrote it.
+    fn write_run(&self) -> Result<(), RunFileError> {
+        let path = file::beside(self.output);
+        let here = self.spelled_out();
+        let same = file::read(&path).is_ok_and(|run| Execution { run: &run, ..*self }.spelled_out() == here);
+        if same {
+            return Ok(());
+        }
+        file::write(&path, &here)
+    }
+
+    /// Refuses to go on with other images or another network than the run file beside the checkpoint says. The images may have
+    /// been moved where the checkpoint tells how many they were.
+    fn same_settings(&self, may_be_moved: bool) -> Result<(), RunError> {
+        let beside = file::beside(self.output);
+        if !beside.exists() {
+            return Ok(());
+        }
+        let there = file::read(&beside)?;
+        let there = Execution { run: &there, ..*self }.spelled_out();
+        let here = self.spelled_out();
+        // The other sections are compared with the training state, which knows them better.
+        let mut compared = Run {
+            data: there.data,
+            network: there.network,
+            ..here.clone()
+        };
+        // These decide nothing.
+        compared.data.workers = here.data.workers;
+        compared.data.skip_corrupt = here.data.skip_corrupt;
+        if may_be_moved && compared.data.path != here.data.path {
+            compared.data.path.clone_from(&here.data.path);
+            tracing::warn!("the images are those of {} now", self.data.source);
+        }
+        let differences = file::differences(&compared, &here);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunError::OtherSettings {
+            path: self.output.into(),
+            differences,
+        })
     }
 
     fn header(&self, options: &TrainingOptions) -> CheckpointHeader {
@@ -206,6 +272,10 @@ impl Execution<'_> {
                 json!(concat!("trainer ", env!("CARGO_PKG_VERSION"))),
             ),
             ("data".to_owned(), json!(data.source)),
+            (
+                IMAGES.to_owned(),
+                json!({ "train": data.train.len(), "test": data.test.len() }),
+            ),
             (
                 "initialisation".to_owned(),
                 match &run.network.start_from {
