@@ -54,6 +54,41 @@ fn digests(folder: &Path) -> BTreeMap<PathBuf, String> {
         .collect()
 }
 
+/// Runs the sweep and kills it once `seen` sees something, which is returned.
+fn kill_once<T>(folder: &Path, seen: impl Fn() -> Option<T>) -> T {
+    let mut process = sweep(folder).stderr(Stdio::null()).spawn().unwrap();
+    let mut found = None;
+    for _ in 0..60_000 {
+        found = if folder.exists() { seen() } else { None };
+        if found.is_some() {
+            break;
+        }
+        if let Some(status) = process.try_wait().unwrap() {
+            panic!("the sweep ended by itself: {status}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(found.is_some(), "what was waited for never came");
+    found.unwrap()
+}
+
+/// The folder of a run that is tested, in the sweep's, which has a checkpoint to go on from and isn't finished; another one
+/// than those that are known.
+fn half_done(folder: &Path, known: &BTreeMap<PathBuf, String>) -> Option<PathBuf> {
+    let states = files(folder, "run.training.safetensors").into_keys();
+    let folders = states.filter_map(|name| name.parent().map(Path::to_owned));
+    folders
+        .filter(|name| name.starts_with("final") && !known.contains_key(name))
+        .find(|name| !folder.join(name).join("outcome.json").exists())
+}
+
+fn first_line(run: &Path) -> String {
+    let log = fs::read_to_string(run.join("run.log.jsonl")).unwrap();
+    log.lines().next().unwrap().to_owned()
+}
+
 #[test]
 fn a_killed_sweep_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,21 +98,13 @@ fn a_killed_sweep_goes_on() {
     let expected = digests(&whole);
     assert_eq!(expected.len(), 8, "{expected:?}");
 
-    // Killed once it has begun a run that none of the kills before has finished.
-    for finished in [0, 3, 6] {
-        let mut process = sweep(&killed).stderr(Stdio::null()).spawn().unwrap();
-        let begun = || files(&killed, "run.log.jsonl").len() > finished;
-        for _ in 0..60_000 {
-            if killed.exists() && begun() {
-                break;
-            }
-            if let Some(status) = process.try_wait().unwrap() {
-                panic!("the sweep ended by itself: {status}");
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        process.kill().unwrap();
-        process.wait().unwrap();
+    // Killed once it has begun to choose, then within runs that are tested, between their first and their last epoch.
+    kill_once(&killed, || files(&killed, "run.log.jsonl").into_keys().next());
+    let mut first_lines = BTreeMap::new();
+    for _ in 0..2 {
+        let name = kill_once(&killed, || half_done(&killed, &first_lines));
+        let line = first_line(&killed.join(&name));
+        first_lines.insert(name, line);
     }
     let modified = |name: &str| -> BTreeMap<PathBuf, SystemTime> {
         let files = files(&killed, name).into_iter();
@@ -96,7 +123,24 @@ fn a_killed_sweep_goes_on() {
     for (name, time) in before {
         assert_eq!(after[&name], time, "{} was done again", name.display());
     }
-    for name in ["table.csv", "table.md", "accuracy.svg", "snr.svg", "loss.svg"] {
+    // The first line has the speed of the first step, which is never the same again.
+    for (name, line) in first_lines {
+        assert_eq!(
+            first_line(&killed.join(&name)),
+            line,
+            "{} began again",
+            name.display()
+        );
+    }
+    for name in [
+        "table.csv",
+        "table.md",
+        "choices.csv",
+        "choices.md",
+        "accuracy.svg",
+        "snr.svg",
+        "loss.svg",
+    ] {
         let read = |folder: &Path| fs::read(folder.join(name)).unwrap();
         assert!(read(&killed) == read(&whole), "{name} differs");
     }
@@ -171,9 +215,59 @@ fn a_folder_of_another_sweep_is_refused() {
         message.contains("`training.epochs`: 1 there, 2 here"),
         "{message}"
     );
-    let output = one(&["--epochs", "1", "--seeds", "1,2"]);
+    // What decides no result may be another.
+    let events = folder.path().join("events");
+    let output = one(&[
+        "--epochs",
+        "1",
+        "--seeds",
+        "1,2",
+        "--skip-corrupt",
+        "--checkpoint-every",
+        "3",
+        "--recompute-activations",
+        "--tensorboard",
+        events.to_str().unwrap(),
+    ]);
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("finished before"), "a sweep may grow");
+    let written = fs::read_dir(events.join("final/conv/learning-rate-1e-3/seed-2")).unwrap();
+    assert_eq!(written.count(), 1);
+}
+
+#[test]
+fn a_network_whose_rates_all_diverge_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    command.args(["sweep", "--output-dir"]).arg(folder.path());
+    command.args([
+        "--presets",
+        "conv",
+        "--learning-rates",
+        "1e30,1e31",
+        "--optimizer",
+        "sgd",
+    ]);
+    command.args(["--architecture", "resnet-cifar", "--blocks", "1", "--width", "2"]);
+    command.args(["--input-size", "8", "--epochs", "1", "--batch-size", "500"]);
+    command.args(["--device", "cpu", "--threads", "1"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("all runs of `conv` diverged"),
+        "{}",
+        said(&output)
+    );
+    let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(
+        read("table.md").contains("| all diverged |"),
+        "{}",
+        read("table.md")
+    );
+    assert_eq!(
+        read("choices.csv"),
+        "preset,learning_rate,seed,validation_top1\nconv,1e30,1,diverged\nconv,1e31,1,diverged\n"
+    );
 }
 
 #[test]

@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// Training images that are held out while a learning rate is chosen [default: 10000, or a sixth of fewer than 60,000].
     #[arg(long, value_name = "N", value_parser = positive)]
     choice_hold_out: Option<usize>,
+    /// Folder for TensorBoard's event files, with a folder for every run.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
     #[command(flatten)]
     settings: RunArguments,
 }
@@ -57,6 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         folder: &arguments.output_dir,
         device,
         memory: arguments.settings.step.memory(device),
+        events: arguments.tensorboard.as_deref(),
         interrupted: &interrupted,
     };
     let Some(report) = runner.run()? else {

@@ -27,16 +27,24 @@ pub struct Member {
 }
 
 impl Member {
+    /// What tells it from the others of its stage: the preset's name, the learning rate and the seed.
+    pub fn identity(&self) -> (&'static str, f64, u64) {
+        let Run {
+            optimizer, training, ..
+        } = &self.run;
+        (self.preset.name, optimizer.learning_rate, training.seed)
+    }
+
     /// The run's folder in the sweep's.
     pub fn folder(&self, sweep: &Path) -> PathBuf {
         let stage = match self.stage {
             Stage::Choice => "choice",
             Stage::Final => "final",
         };
-        let (rate, seed) = (self.run.optimizer.learning_rate, self.run.training.seed);
+        let (name, rate, seed) = self.identity();
         sweep
             .join(stage)
-            .join(self.preset.name)
+            .join(name)
             .join(format!("learning-rate-{rate:e}"))
             .join(format!("seed-{seed}"))
     }
@@ -44,15 +52,11 @@ impl Member {
 
 impl fmt::Display for Member {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (rate, seed) = (self.run.optimizer.learning_rate, self.run.training.seed);
+        let (name, rate, seed) = self.identity();
         let why = match self.stage {
             Stage::Choice => ", to choose the learning rate",
             Stage::Final => "",
         };
-        write!(
-            formatter,
-            "{}, learning rate {rate:e}, seed {seed}{why}",
-            self.preset.name
-        )
+        write!(formatter, "{name}, learning rate {rate:e}, seed {seed}{why}")
     }
 }

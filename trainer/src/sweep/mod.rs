@@ -5,6 +5,7 @@
 //! is tested. [`Member`] is one run of either; every one has a folder of its own, and what is finished there isn't done
 //! again.
 
+mod choices;
 mod figures;
 mod member;
 mod outcome;

@@ -41,6 +41,20 @@ pub struct Epoch {
     pub weight_snr: Option<f64>,
 }
 
+impl From<Evaluation> for Finish {
+    /// An evaluation whose loss isn't finite, which no file could hold, is that of a run that diverged.
+    fn from(evaluation: Evaluation) -> Self {
+        if evaluation.loss.is_finite() {
+            Self::Evaluated(evaluation)
+        } else {
+            Self::Diverged(format!(
+                "the loss on the images is {} in the end",
+                evaluation.loss
+            ))
+        }
+    }
+}
+
 impl Finish {
     /// Fraction of images that are classified rightly; `None` for a run that diverged.
     pub fn top1(&self) -> Option<f64> {
@@ -171,12 +185,24 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("outcome.json");
         assert_eq!(Outcome::read(&path).unwrap(), None);
-        let outcome = Outcome {
-            finish: Finish::Diverged("the loss is inf".into()),
-            epochs: Vec::new(),
+        let evaluation = |loss| Evaluation {
+            top1: 0.1,
+            top5: 0.5,
+            loss,
+            images: 10,
         };
-        assert_eq!(outcome.write(&path).unwrap(), outcome);
-        assert_eq!(Outcome::read(&path).unwrap(), Some(outcome));
+        for finish in [
+            Finish::Diverged("the loss is inf".into()),
+            evaluation(2.5).into(),
+            evaluation(f64::NAN).into(),
+            evaluation(f64::INFINITY).into(),
+        ] {
+            let epochs = Vec::new();
+            let outcome = Outcome { finish, epochs };
+            assert_eq!(outcome.write(&path).unwrap(), outcome);
+            assert_eq!(Outcome::read(&path).unwrap(), Some(outcome));
+        }
+        assert_eq!(Finish::from(evaluation(f64::NAN)).top1(), None);
         std::fs::write(&path, "{").unwrap();
         assert!(Outcome::read(&path).is_err());
     }

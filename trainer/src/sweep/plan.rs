@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Member, Stage, Sweep, SweepError};
 use crate::presets::{HELD_OUT, Preset};
-use crate::run::Run;
+use crate::run::{Run, SleepSettings};
 
 /// The runs of a sweep.
 #[derive(Clone, Debug)]
@@ -30,10 +30,23 @@ impl Plan {
     /// [`SweepError`] where the sweep or one of its runs contradicts itself.
     pub fn new(sweep: &Sweep, adjust: impl Fn(&mut Run)) -> Result<Self, SweepError> {
         sweep.check()?;
-        let entries = sweep.presets()?.into_iter().map(|preset| {
+        let presets = sweep.presets()?;
+        let sleeps = presets.iter().any(|preset| preset.sleep_every.is_some());
+        let entries = presets.into_iter().map(|preset| {
             let learning_rates = sweep.learning_rates(preset);
             let mut run = sweep.run(preset)?;
             adjust(&mut run);
+            // How to sleep is for those that do.
+            if sleeps && run.sleep.every.is_none() {
+                run.sleep = SleepSettings::default();
+            }
+            let keys = changed(preset, &run);
+            if !keys.is_empty() {
+                return Err(SweepError::OtherPreset {
+                    preset: preset.name,
+                    keys,
+                });
+            }
             if learning_rates.is_empty() || run.training.epochs == 0 {
                 return Err(SweepError::Empty(format!(
                     "`{}` stays untrained: a sweep has nothing to do with it; `trainer train --preset {}` writes it",
@@ -114,12 +127,15 @@ impl Plan {
         members
     }
 
-    /// The runs that are tested, a seed after the other; `best` says which learning rate was best where one was chosen.
+    /// The runs that are tested, a seed after the other; `best` says which learning rate was best where one was chosen. Where
+    /// none could be, there are none.
     pub fn finals(&self, best: &BTreeMap<&str, f64>) -> Vec<Member> {
         let of_seed = |&seed: &u64| {
             self.entries.iter().filter_map(move |entry| {
-                let only = || entry.learning_rates.first().copied();
-                let learning_rate = best.get(entry.preset.name).copied().or_else(only)?;
+                let learning_rate = match entry.learning_rates.as_slice() {
+                    [only] => *only,
+                    _ => *best.get(entry.preset.name)?,
+                };
                 Some(entry.member(Stage::Final, learning_rate, seed))
             })
         };
@@ -138,6 +154,27 @@ impl Entry {
             run,
         }
     }
+}
+
+/// The settings of a run, by their keys, that make it another network than its preset says.
+fn changed(preset: &Preset, run: &Run) -> Vec<String> {
+    let settings = [
+        (
+            "`network.connectivity`",
+            run.network.connectivity == preset.connectivity,
+        ),
+        (
+            "`network.n_first_conv`",
+            run.network.n_first_conv == preset.n_first_conv,
+        ),
+        (
+            "`network.initialisation`",
+            run.network.initialisation == preset.initialisation,
+        ),
+        ("`sleep.every`", run.sleep.every == preset.sleep_every),
+    ];
+    let changed = settings.into_iter().filter(|&(_, same)| !same);
+    changed.map(|(key, _)| key.to_owned()).collect()
 }
 
 /// The learning rate that is best for every preset by the mean accuracy over seeds on the images that were held out; of
@@ -165,6 +202,7 @@ pub fn best(accuracies: &[(&Member, Option<f64>)]) -> BTreeMap<&'static str, (f6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::SleepForm;
 
     fn sweep(text: &str) -> Sweep {
         toml::from_str(text).unwrap()
@@ -216,6 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn another_form_of_sleep_is_for_those_that_sleep() {
+        let adjust = |run: &mut Run| run.sleep.form = SleepForm::AntiHebbian;
+        let plan = Plan::new(&Sweep::default(), adjust).unwrap();
+        for member in plan.finals(&BTreeMap::new()) {
+            let sleeps = member.preset.sleep_every.is_some();
+            assert_eq!(member.run.sleep.form == SleepForm::AntiHebbian, sleeps);
+        }
+    }
+
+    #[test]
+    fn a_preset_whose_rates_all_diverge_is_left_out() {
+        let sweep = sweep("presets = [\"conv\", \"lc-random\"]\nlearning_rates = [1e-4, 1e-3]");
+        let plan = Plan::new(&sweep, |_| ()).unwrap();
+        let finals = plan.finals(&BTreeMap::from([("conv", 1e-3)]));
+        let names: Vec<_> = finals.iter().map(|member| member.preset.name).collect();
+        assert_eq!(names, ["conv"]);
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         let said = |text: &str| Plan::new(&sweep(text), |_| ()).unwrap_err().to_string();
         for (text, part) in [
@@ -227,6 +284,20 @@ mod tests {
             ("[choice]\nhold_out = 0", "at least"),
             ("[run.network]\nwith = 3", "`network.width`"),
             ("[run.sleep]\ngamma = 1.0", "--sleep-gamma"),
+            (
+                "presets = [\"conv\"]\n[run.sleep]\nform = \"anti-hebbian\"",
+                "--sleep-every",
+            ),
+            ("[run]\npreset = \"conv\"", "`presets`"),
+            (
+                "[run.network]\nconnectivity = \"lc\"",
+                "preset `conv`: `network.connectivity` would be changed",
+            ),
+            (
+                "presets = [\"lc-conv1-conv\"]\n[run.network]\nn_first_conv = 2\ninitialisation = \"random\"",
+                "`network.n_first_conv`, `network.initialisation`",
+            ),
+            ("[run.sleep]\nevery = 5", "preset `conv`: `sleep.every`"),
         ] {
             let said = said(text);
             assert!(said.contains(part), "{text}: {said}");

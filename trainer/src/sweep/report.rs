@@ -14,7 +14,7 @@ use crate::training::Evaluation;
 /// What a sweep found.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
-    /// One for every preset that a run was finished of.
+    /// One for every preset that a run was finished of, and for those whose learning rates all diverged.
     pub rows: Vec<Row>,
 }
 
@@ -23,8 +23,8 @@ pub struct Report {
 pub struct Row {
     /// The network of the paper.
     pub preset: &'static Preset,
-    /// That its runs had.
-    pub learning_rate: f64,
+    /// That its runs had; `None`: there are no runs, as all that were to choose one diverged.
+    pub learning_rate: Option<f64>,
     /// Mean accuracy of that rate on the images that were held out, 0..1, where it was chosen.
     pub validation_top1: Option<f64>,
     /// Its runs, each with its seed.
@@ -74,13 +74,23 @@ impl Row {
         let (first, _) = runs.first()?;
         Some(Self {
             preset,
-            learning_rate: first.run.optimizer.learning_rate,
+            learning_rate: Some(first.run.optimizer.learning_rate),
             validation_top1,
             runs: runs
                 .iter()
                 .map(|(member, outcome)| (member.run.training.seed, outcome.clone()))
                 .collect(),
         })
+    }
+
+    /// Of a preset for which no learning rate could be chosen.
+    pub(super) fn diverged(preset: &'static Preset) -> Self {
+        Self {
+            preset,
+            learning_rate: None,
+            validation_top1: None,
+            runs: Vec::new(),
+        }
     }
 
     /// Of the runs that didn't diverge.
@@ -117,7 +127,8 @@ impl Report {
         draw(folder, "loss", &Losses(&self.rows))
     }
 
-    /// A line a run; a preset's runs share their validation accuracy and the paper's results.
+    /// A line a run; a preset's runs share their validation accuracy and the paper's results. A preset without runs has a line
+    /// without results.
     pub fn csv(&self) -> String {
         let mut table = "preset,connectivity,sleep_every,initialisation,learning_rate,validation_top1,seed,top1,top5,loss,\
                          paper_top1_percent,paper_brain_score\n"
@@ -125,11 +136,18 @@ impl Report {
         let number = |value: Option<f64>| value.map_or_else(String::new, |value| value.to_string());
         for row in &self.rows {
             let preset = row.preset;
-            for (seed, outcome) in &row.runs {
+            let run = |(seed, outcome): &(u64, Outcome)| {
                 let result = match &outcome.finish {
                     Finish::Evaluated(Evaluation { top1, top5, loss, .. }) => format!("{top1},{top5},{loss}"),
                     Finish::Diverged(_) => ",,".into(),
                 };
+                (seed.to_string(), result)
+            };
+            let mut runs: Vec<_> = row.runs.iter().map(run).collect();
+            if runs.is_empty() {
+                runs.push((String::new(), ",,".into()));
+            }
+            for (seed, result) in runs {
                 let fields = [
                     preset.name.to_owned(),
                     preset.connectivity_name().to_owned(),
@@ -137,9 +155,10 @@ impl Report {
                         .sleep_every
                         .map_or_else(String::new, |every| every.to_string()),
                     preset.initialisation_name().to_owned(),
-                    format!("{:e}", row.learning_rate),
+                    row.learning_rate
+                        .map_or_else(String::new, |rate| format!("{rate:e}")),
                     number(row.validation_top1),
-                    seed.to_string(),
+                    seed,
                     result,
                     number(preset.top1),
                     number(preset.brain_score),
@@ -170,11 +189,12 @@ impl Report {
                 .sleep_every
                 .map_or_else(|| "–".to_owned(), |every| every.to_string());
             table.push_str(&format!(
-                "| `{}` | {} | {sleep} | {} | {:e} |",
+                "| `{}` | {} | {sleep} | {} | {} |",
                 preset.name,
                 preset.connectivity_name(),
                 preset.initialisation_name(),
                 row.learning_rate
+                    .map_or_else(|| "all diverged".to_owned(), |rate| format!("{rate:e}"))
             ));
             if chosen {
                 let percent = row.validation_top1.map(|top1| top1 * 100.0);
@@ -219,7 +239,7 @@ fn draw(folder: &Path, name: &str, figure: &impl Figure) -> Result<(), ReportErr
     replace(&folder.join(name).with_extension("png"), &plot::png(figure)?)
 }
 
-fn replace(path: &Path, contents: &[u8]) -> Result<(), ReportError> {
+pub(super) fn replace(path: &Path, contents: &[u8]) -> Result<(), ReportError> {
     PendingFile::replace(path, contents).map_err(|source| ReportError::Io {
         path: path.into(),
         source,
@@ -260,7 +280,7 @@ mod tests {
         };
         let row = |name: &str, runs: Vec<Outcome>| Row {
             preset: presets::find(name).unwrap(),
-            learning_rate: 1e-3,
+            learning_rate: Some(1e-3),
             validation_top1: None,
             runs: (1..).zip(runs).collect(),
         };
@@ -269,6 +289,7 @@ mod tests {
                 row("conv", vec![outcome(0.8), outcome(0.9)]),
                 row("lc-sleep10-random", vec![outcome(0.5), diverged.clone()]),
                 row("lc-conv1-conv", vec![diverged]),
+                Row::diverged(presets::find("lc-random").unwrap()),
             ],
         }
     }
@@ -289,7 +310,12 @@ mod tests {
         assert!(table.contains("| 1, 1 diverged | – | – | – | 52.5 |"), "{table}");
         let csv = report().csv();
         let columns: Vec<_> = csv.lines().map(|line| line.split(',').count()).collect();
-        assert_eq!(columns, [12; 6]);
+        assert_eq!(columns, [12; 7]);
+        assert!(
+            table.contains("| `lc-random` | LC | – | random | all diverged | 0 | – |"),
+            "{table}"
+        );
+        assert!(csv.ends_with("lc-random,LC,,random,,,,,,,44.9,0.383\n"), "{csv}");
     }
 
     #[test]

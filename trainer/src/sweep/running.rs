@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::HumanDuration;
 use tch::Device;
 use thiserror::Error;
 
+use super::choices::Choices;
 use super::outcome::epochs;
 use super::plan::{Plan, best};
 use super::report::{Report, ReportError, Row};
 use super::{Finish, Member, Outcome};
 use crate::data::{DataError, DataSet};
+use crate::presets::Preset;
 use crate::run::execution::{Ending, Execution, Memory, RunError};
 use crate::run::file::{self, RunFileError};
 use crate::training::{self, TrainingError, training_path};
@@ -30,6 +32,8 @@ pub struct Runner<'a> {
     pub device: Device,
     /// What memory a run may take.
     pub memory: Option<Memory>,
+    /// Folder for TensorBoard's event files, one for every run below it.
+    pub events: Option<&'a Path>,
     /// Set to end the sweep; the run that is being done can be resumed.
     pub interrupted: &'a AtomicBool,
 }
@@ -76,9 +80,6 @@ pub enum RunningError {
     /// What is in its folder can't be read.
     #[error(transparent)]
     RunFile(#[from] RunFileError),
-    /// No learning rate can be chosen.
-    #[error("all runs of `{0}` diverged: none of the learning rates can be chosen; lower ones may help")]
-    NothingToChoose(&'static str),
     /// The table or a figure can't be written.
     #[error(transparent)]
     Report(#[from] ReportError),
@@ -95,8 +96,8 @@ struct Progress {
 }
 
 impl Runner<'_> {
-    /// Does all runs that aren't finished. The table and the figures are written after every one that is tested. Returns
-    /// nothing where it was interrupted.
+    /// Does all runs that aren't finished. The table of the rates is written after every run that chooses one, the other table
+    /// and the figures after every one that is tested. Returns nothing where it was interrupted.
     ///
     /// # Errors
     /// [`RunningError`]; what is finished stays so.
@@ -119,7 +120,10 @@ impl Runner<'_> {
             None => BTreeMap::new(),
             Some(first) => {
                 let held_out = first.run.data.hold_out(data.clone())?;
-                let Some(outcomes) = self.all(&choices, &held_out, &mut progress, |_| Ok(()))? else {
+                let outcomes = self.all(&choices, &held_out, &mut progress, |outcomes| {
+                    Ok(Choices(outcomes).write(self.folder)?)
+                })?;
+                let Some(outcomes) = outcomes else {
                     return Ok(None);
                 };
                 let accuracies = outcomes
@@ -128,23 +132,35 @@ impl Runner<'_> {
                 best(&accuracies.collect::<Vec<_>>())
             }
         };
-        if let Some(member) = choices
-            .iter()
-            .find(|member| !validated.contains_key(member.preset.name))
-        {
-            return Err(RunningError::NothingToChoose(member.preset.name));
+        let left_out = |preset: &Preset| {
+            let mut choosing = choices.iter().map(|member| member.preset.name);
+            choosing.any(|name| name == preset.name) && !validated.contains_key(preset.name)
+        };
+        for preset in self.plan.presets().filter(|preset| left_out(preset)) {
+            tracing::warn!(
+                "all runs of `{}` diverged: none of its learning rates can be chosen, and it is left out; lower ones may help",
+                preset.name
+            );
         }
         let rates = validated.iter().map(|(name, (rate, _))| (*name, *rate)).collect();
         let finals = self.plan.finals(&rates);
+        progress.runs = choices.len() + finals.len();
+        progress.epochs_left = finals.iter().map(|member| member.run.training.epochs).sum();
         let report = |outcomes: &[(&Member, Outcome)]| Report {
             rows: self
                 .plan
                 .presets()
                 .filter_map(|preset| {
+                    if left_out(preset) {
+                        return Some(Row::diverged(preset));
+                    }
                     Row::new(preset, outcomes, validated.get(preset.name).map(|best| best.1))
                 })
                 .collect(),
         };
+        if finals.is_empty() {
+            report(&[]).write(self.folder)?;
+        }
         let outcomes = self.all(&finals, &data, &mut progress, |outcomes| {
             Ok(report(outcomes).write(self.folder)?)
         })?;
@@ -172,6 +188,9 @@ impl Runner<'_> {
     ) -> Result<Option<Vec<(&'m Member, Outcome)>>, RunningError> {
         let mut outcomes = Vec::new();
         for member in members {
+            if self.interrupted.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             let begun = Instant::now();
             let Some((outcome, found)) = self.one(member, data, progress)? else {
                 return Ok(None);
@@ -201,13 +220,14 @@ impl Runner<'_> {
         let output = folder.join("run.safetensors");
         let log = folder.join("run.log.jsonl");
         let state = training_path(&output);
+        let events = self.events.map(|folder| member.folder(folder));
         let execution = Execution {
             run: &member.run,
             data,
             device: self.device,
             output: &output,
             log: &log,
-            events: None,
+            events: events.as_deref(),
             resume: state.exists(),
             memory: self.memory,
             interrupted: self.interrupted,
@@ -222,7 +242,7 @@ impl Runner<'_> {
         }
         tracing::info!("{} {member}{}", progress.place(), progress.left());
         let finish = match execution.execute() {
-            Ok(Ending::Trained(training::Outcome::Finished(evaluation))) => Finish::Evaluated(evaluation),
+            Ok(Ending::Trained(training::Outcome::Finished(evaluation))) => evaluation.into(),
             Ok(Ending::Trained(training::Outcome::Interrupted)) => return Ok(None),
             // The plan has no run without epochs.
             Ok(Ending::Untrained) => return Ok(None),
@@ -265,7 +285,8 @@ impl Progress {
     }
 }
 
-/// Refuses a folder in which a run with other settings was begun. Other devices and numbers of threads make no other run.
+/// Refuses a folder in which a run with other settings was begun. Other devices and numbers of threads make no other run, nor
+/// do settings by which one that has stopped can go on.
 fn same_settings(folder: &Path, output: &Path, execution: &Execution) -> Result<(), RunningError> {
     let beside = file::beside(output);
     if !beside.exists() {
@@ -275,6 +296,9 @@ fn same_settings(folder: &Path, output: &Path, execution: &Execution) -> Result<
     let here = execution.spelled_out();
     there.compute = here.compute.clone();
     there.data.workers = here.data.workers;
+    there.data.skip_corrupt = here.data.skip_corrupt;
+    there.training.checkpoint_every = here.training.checkpoint_every;
+    there.training.recompute_activations = here.training.recompute_activations;
     let differences = file::differences(&there, &here);
     if differences.is_empty() {
         return Ok(());
@@ -295,4 +319,26 @@ fn remove(path: &Path) -> Result<(), RunningError> {
 fn at(path: &Path) -> impl FnOnce(std::io::Error) -> RunningError + use<> {
     let path = path.to_owned();
     move |source| RunningError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sweep::Sweep;
+
+    #[test]
+    fn an_interrupted_sweep_begins_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan::new(&Sweep::default(), |_| ()).unwrap();
+        let runner = Runner {
+            plan: &plan,
+            folder: folder.path(),
+            device: Device::Cpu,
+            memory: None,
+            events: None,
+            interrupted: &AtomicBool::new(true),
+        };
+        assert_eq!(runner.run().unwrap(), None);
+        assert!(!folder.path().join("final").exists());
+    }
 }

@@ -58,6 +58,17 @@ pub enum SweepError {
     /// It names something twice, or nothing.
     #[error("{0}")]
     Empty(String),
+    /// It changes what makes presets different networks.
+    #[error(
+        "preset `{preset}`: {} would be changed, which is what tells the presets apart; choose others with `presets` (--presets)",
+        keys.join(", ")
+    )]
+    OtherPreset {
+        /// Whose.
+        preset: &'static str,
+        /// The settings.
+        keys: Vec<String>,
+    },
     /// A setting of its runs is none.
     #[error("in `run`: {0}")]
     Settings(Problem),
@@ -155,6 +166,11 @@ impl Sweep {
     /// # Errors
     /// [`SweepError::Settings`] where they are none.
     pub fn run(&self, preset: &Preset) -> Result<Run, SweepError> {
+        if self.run.contains_key("preset") {
+            return Err(SweepError::Settings(Problem::Value(
+                "`preset` is for run files; a sweep names its presets in `presets`".into(),
+            )));
+        }
         file::from_table(self.run.clone(), &preset.run()).map_err(SweepError::Settings)
     }
 }
