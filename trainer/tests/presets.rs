@@ -6,12 +6,135 @@ use std::process::Command;
 
 use model::{Checkpoint, Connectivity, Convolution, InputShape};
 use trainer::presets::ALL;
+use trainer::run::ConnectivityChoice::{self, Conv, Lc};
+use trainer::run::Family;
+use trainer::run::InitialisationChoice::{self, Conv as Same, Random};
 
 const INPUT: InputShape = InputShape {
     channels: 3,
     height: 224,
     width: 224,
 };
+
+/// A row: name; connectivity, with layers that stay convolutional; sleep; initialisation; learning rate; top-1 in per cent and
+/// average Brain-Score.
+type Row = (
+    &'static str,
+    (ConnectivityChoice, usize),
+    Option<usize>,
+    InitialisationChoice,
+    Option<f64>,
+    (Option<f64>, f64),
+);
+
+/// The paper's Table 1, with its learning rates.
+const PAPER: [Row; 13] = [
+    ("conv", (Conv, 0), None, Same, Some(0.001), (Some(69.9), 0.426)),
+    (
+        "lc-random",
+        (Lc, 0),
+        None,
+        Random,
+        Some(0.0005),
+        (Some(44.9), 0.383),
+    ),
+    (
+        "lc-sleep1-random",
+        (Lc, 0),
+        Some(1),
+        Random,
+        Some(0.0001),
+        (Some(62.0), 0.409),
+    ),
+    (
+        "lc-sleep10-random",
+        (Lc, 0),
+        Some(10),
+        Random,
+        Some(0.0005),
+        (Some(60.9), 0.418),
+    ),
+    (
+        "lc-sleep100-random",
+        (Lc, 0),
+        Some(100),
+        Random,
+        Some(0.0005),
+        (Some(56.5), 0.424),
+    ),
+    ("lc-conv", (Lc, 0), None, Same, Some(0.0001), (Some(46.1), 0.374)),
+    (
+        "lc-sleep1-conv",
+        (Lc, 0),
+        Some(1),
+        Same,
+        Some(0.001),
+        (Some(64.4), 0.433),
+    ),
+    (
+        "lc-sleep10-conv",
+        (Lc, 0),
+        Some(10),
+        Same,
+        Some(0.001),
+        (Some(63.0), 0.429),
+    ),
+    (
+        "lc-sleep100-conv",
+        (Lc, 0),
+        Some(100),
+        Same,
+        Some(0.001),
+        (Some(58.7), 0.416),
+    ),
+    (
+        "lc-conv1-random",
+        (Lc, 1),
+        None,
+        Random,
+        Some(0.0001),
+        (Some(52.5), 0.370),
+    ),
+    (
+        "lc-conv1-conv",
+        (Lc, 1),
+        None,
+        Same,
+        Some(0.0001),
+        (Some(52.5), 0.379),
+    ),
+    ("conv-untrained", (Conv, 0), None, Same, None, (None, 0.227)),
+    ("lc-untrained", (Lc, 0), None, Random, None, (None, 0.137)),
+];
+
+#[test]
+fn the_table_is_that_of_the_paper() {
+    for (row, preset) in PAPER.into_iter().zip(ALL) {
+        let (name, (connectivity, n_first_conv), sleep, initialisation, rate, (top1, brain_score)) = row;
+        assert_eq!(preset.name, name);
+        assert_eq!((preset.learning_rate, preset.top1), (rate, top1), "{name}");
+        assert_eq!(preset.brain_score, Some(brain_score), "{name}");
+        let run = preset.run();
+        let network = &run.network;
+        assert_eq!(network.architecture, Family::Resnet18, "{name}");
+        assert_eq!(
+            (network.connectivity, network.n_first_conv, network.initialisation),
+            (connectivity, n_first_conv, initialisation),
+            "{name}"
+        );
+        assert_eq!(run.sleep.every, sleep, "{name}");
+        if let Some(rate) = rate {
+            assert_eq!(run.optimizer.learning_rate, rate, "{name}");
+        }
+        assert_eq!(run.optimizer.weight_decay, 0.01, "{name}");
+        assert_eq!(
+            run.training.epochs,
+            if rate.is_some() { 200 } else { 0 },
+            "{name}"
+        );
+    }
+    assert!(ALL[PAPER.len()..].iter().all(|preset| !preset.is_in_table()));
+}
 
 #[test]
 fn every_preset_builds_at_full_size() {
