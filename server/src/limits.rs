@@ -21,10 +21,11 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// Requests that wait for one network at the same depth, or are computed by it. More are told to come back later.
     pub queue_length: usize,
-    /// Bytes of inputs and activations of all requests together. A request that would exceed it is told to come back
-    /// later.
+    /// Bytes of stimuli, inputs and activations of all requests together. A request that would exceed it is told to come back
+    /// later; one that would do so by itself never fits.
     pub memory_bytes: usize,
-    /// How long a request may take, from its arrival to its answer; for a stream: each of its messages.
+    /// How long a request may take, from its arrival to its answer; for a stream: each of its messages, and how long its client
+    /// may send nothing while nothing of it is in work.
     pub time: Duration,
     /// How long a client may leave an answer unread that waits for it. Then its place, and what it still waits for, is given up.
     pub unread: Duration,
