@@ -347,9 +347,13 @@ def peak_memory(process: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
-def test_memory_is_bounded(large: Path) -> None:
+def test_memory_is_bounded(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer of several times the memory of a fit, and as large a projection, take no more than that."""
     bound = 48 << 20
+    # Besides: what threads keep to multiply with, and single pages of the files.
+    besides = 24 << 20
+    # What is free goes back to the system at once: what the server's allocator keeps for later isn't the fit's.
+    monkeypatch.setenv("MIMALLOC_PURGE_DELAY", "0")
     generator = np.random.default_rng(7)
     images = generator.integers(0, 256, (600, 64, 64, 3), np.uint8)
     options = [
@@ -364,11 +368,19 @@ def test_memory_is_bounded(large: Path) -> None:
         layer = client.model().layers[0]
         whole = 4 * len(images) * int(np.prod(client.model().shapes[layer]))
         assert whole > 3 * bound
-        # What computing activations takes by itself.
-        for answer in client.stream(images[:100], layer):
-            assert answer.unreadable is None
-        before = peak_memory(server.process_id)
+        gathered, show = 0, FitBars.show
+
+        def watch(bars: FitBars, progress: pb.FitProgress) -> None:
+            nonlocal gathered
+            show(bars, progress)
+            if progress.phase == pb.FIT_PHASE_GATHERING:
+                # What computing the activations takes by itself.
+                gathered = peak_memory(server.process_id)
+
+        monkeypatch.setattr(FitBars, "show", watch)
         found = client.fit_projections(images, layer, "pca", components=500)[layer]
         assert found.components == 500 and found.exact
-        grown = peak_memory(server.process_id) - before
-        assert grown < bound + (32 << 20), f"{grown >> 20} MiB, though {bound >> 20} MiB are allowed"
+        grown = peak_memory(server.process_id) - gathered
+        assert grown < bound + besides, f"{grown >> 20} MiB, though {bound >> 20} MiB are allowed"
+        # It is the fit's: that it takes next to nothing would say that this measures something else.
+        assert grown > bound // 2, f"{grown >> 20} MiB"

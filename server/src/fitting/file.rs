@@ -7,7 +7,6 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
-use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat};
 use safetensors::Dtype;
 use safetensors::tensor::TensorInfo;
@@ -16,6 +15,7 @@ use serde::Serialize;
 use super::FitError;
 use super::components::{Components, Directions, Report};
 use super::plan::{self, Plan};
+use super::product;
 use super::spool::Centred;
 use crate::projection::FITTED_TO;
 
@@ -83,9 +83,8 @@ pub(super) fn write(
             Directions::Images(weights) => {
                 let images = activations.images();
                 let input = activations.block(range.clone(), 0..images)?;
-                let parallelism = faer::get_global_parallelism();
                 let place = output.as_mut().subrows_mut(0, range.len());
-                matmul(place, Accum::Replace, input, weights, 1.0, parallelism);
+                product::multiply(place, Accum::Replace, input, weights.as_ref());
                 output.subrows(0, range.len())
             }
         };

@@ -13,6 +13,7 @@ mod exact;
 mod file;
 mod fit;
 pub mod plan;
+mod product;
 mod randomised;
 pub mod spool;
 

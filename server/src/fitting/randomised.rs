@@ -4,7 +4,6 @@
 //! greatest eigenvalues (Halko, Martinsson and Tropp, 2011, algorithm 4.4). The products are never made: a block of
 //! features at a time, the subspace is multiplied by the activations and by their transpose.
 
-use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,6 +11,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::FitError;
 use super::components::{Components, Leading, Report};
 use super::plan::{self, Plan};
+use super::product;
 use super::spool::Centred;
 
 /// How often the subspace is multiplied: as often as scikit-learn does it at most, and once more for the eigenvalues.
@@ -53,34 +53,19 @@ fn multiply(
     subspace: &Mat<f64>,
     report: &mut Report<'_>,
 ) -> Result<(Mat<f64>, f64), FitError> {
-    let parallelism = faer::get_global_parallelism();
     let (images, width) = (subspace.nrows(), subspace.ncols());
     let mut image = Mat::zeros(images, width);
     let mut total = 0.0;
-    let mut product = Mat::zeros(plan.block, width);
+    let mut output = Mat::zeros(plan.block, width);
     let blocks = plan::blocks(activations.features(), plan.block);
     let count = blocks.len();
     for (done, range) in blocks.enumerate() {
         report(done as f64 / count as f64)?;
-        let mut product = product.as_mut().subrows_mut(0, range.len());
+        let mut output = output.as_mut().subrows_mut(0, range.len());
         let block = activations.block(range, 0..images)?;
         total += block.squared_norm_l2();
-        matmul(
-            product.as_mut(),
-            Accum::Replace,
-            block,
-            subspace,
-            1.0,
-            parallelism,
-        );
-        matmul(
-            image.as_mut(),
-            Accum::Add,
-            block.transpose(),
-            product.as_ref(),
-            1.0,
-            parallelism,
-        );
+        product::multiply(output.as_mut(), Accum::Replace, block, subspace.as_ref());
+        product::multiply(image.as_mut(), Accum::Add, block.transpose(), output.as_ref());
     }
     Ok((image, total))
 }
