@@ -4,7 +4,7 @@
 //! Names in requests are compared with those of the files that are there. Only the names of fits, which are checked,
 //! become names of files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use model::MappedFile;
 
-use super::beside::{self, files};
+use super::beside;
 use super::{File, Projection};
 use crate::bundle::Bundle;
 use crate::error::{ServerError, chain};
@@ -38,6 +38,16 @@ struct State {
     bytes: usize,
     /// Those that have been used, by the ids of their bundles and their names.
     mapped: HashMap<(u64, String), Mapped>,
+    /// Bundles in whose folders nothing is left of servers that were killed.
+    tidied: HashSet<u64>,
+    warned: Warned,
+}
+
+/// What the log says already: listing projections again is no news.
+#[derive(Debug, Default)]
+struct Warned {
+    /// Ids of bundles, names, problems.
+    said: HashSet<(u64, String, String)>,
 }
 
 /// Whose an uploaded projection is: a model that was trained anew has no use for it.
@@ -91,7 +101,7 @@ impl ProjectionStore {
         if let Some(uploaded) = self.lock().uploaded.get(&Key::new(bundle, name)) {
             return Ok(Arc::clone(&uploaded.projection));
         }
-        let files = files(bundle.current_folder());
+        let files = self.files(bundle);
         match files.get(name) {
             Some(file) => {
                 let projection = self.map(bundle, name, file)?;
@@ -99,7 +109,10 @@ impl ProjectionStore {
                     Some(digest) if digest != bundle.manifest.checkpoint_digest => {
                         Err(ServerError::Projection {
                             name: name.into(),
-                            problem: format!("it was fitted to another network, of the checkpoint {digest}"),
+                            problem: format!(
+                                "it was fitted to another network, of the checkpoint {digest}: fit it again, or delete \
+                                 it"
+                            ),
                         })
                     }
                     _ => Ok(projection),
@@ -114,17 +127,28 @@ impl ProjectionStore {
         }
     }
 
-    /// All projections of a bundle, sorted by name; stored ones that can't be used are logged and left out. Blocks.
+    /// All projections of a bundle, sorted by name; stored ones that can't be used are logged once and left out. Blocks.
     pub fn list(&self, bundle: &Bundle) -> Vec<Arc<Projection>> {
-        let files = files(bundle.current_folder());
+        let files = self.files(bundle);
         let found = self
             .names(bundle, &files)
             .into_iter()
-            .map(|name| self.get(bundle, &name));
-        let usable = found.filter_map(|found| match found {
+            .map(|name| (self.get(bundle, &name), name));
+        let usable = found.filter_map(|(found, name)| match found {
             Ok(projection) => Some(projection),
             Err(error) => {
-                tracing::warn!(error = chain(&error), "a projection can't be used");
+                let problem = chain(&error);
+                if self.lock().warned.is_new(bundle.id, &name, &problem) {
+                    tracing::warn!(
+                        model = bundle.model,
+                        version = bundle.version,
+                        file = files
+                            .get(&name)
+                            .map(|file| tracing::field::display(file.display())),
+                        error = problem,
+                        "a projection can't be used and isn't listed"
+                    );
+                }
                 None
             }
         });
@@ -137,7 +161,7 @@ impl ProjectionStore {
     /// [`ServerError::InvalidArgument`] where the name can't be one, or belongs to a projection beside the model.
     pub fn upload(self: &Arc<Self>, bundle: &Bundle, name: &str) -> Result<Upload, ServerError> {
         check_name(name)?;
-        if files(bundle.current_folder()).contains_key(name) {
+        if self.files(bundle).contains_key(name) {
             return Err(stored(name));
         }
         Ok(Upload {
@@ -159,7 +183,7 @@ impl ProjectionStore {
             self.map(bundle, name, file)
                 .is_ok_and(|found| found.fitted_to().is_some())
         };
-        match files(bundle.current_folder()).get(name) {
+        match self.files(bundle).get(name) {
             Some(file) if !replaceable(file) => Err(stored(name)),
             _ => Ok(()),
         }
@@ -226,7 +250,7 @@ impl ProjectionStore {
         if self.lock().remove(&Key::new(bundle, name)) {
             return Ok(());
         }
-        let files = files(bundle.current_folder());
+        let files = self.files(bundle);
         let Some(file) = files.get(name) else {
             self.get(bundle, name)?;
             return Ok(());
@@ -246,7 +270,20 @@ impl ProjectionStore {
 
     /// Lets go of the projections beside a bundle, by its id; requests that use them finish.
     pub fn release(&self, bundle: u64) {
-        self.lock().mapped.retain(|(other, _), _| *other != bundle);
+        let mut state = self.lock();
+        state.mapped.retain(|(other, _), _| *other != bundle);
+        state.tidied.remove(&bundle);
+        state.warned.forget(bundle);
+    }
+
+    /// The files beside a bundle, by name. The first time that a bundle is asked about, its folder is tidied.
+    fn files(&self, bundle: &Bundle) -> BTreeMap<String, PathBuf> {
+        let folder = bundle.current_folder();
+        let is_new = self.lock().tidied.insert(bundle.id);
+        if is_new {
+            beside::remove_leftovers(folder);
+        }
+        beside::files(folder)
     }
 
     fn map(&self, bundle: &Bundle, name: &str, path: &Path) -> Result<Arc<Projection>, ServerError> {
@@ -346,6 +383,18 @@ impl State {
     }
 }
 
+impl Warned {
+    /// Whether this hasn't been said of a bundle's projection.
+    fn is_new(&mut self, bundle: u64, name: &str, problem: &str) -> bool {
+        self.said.insert((bundle, name.into(), problem.into()))
+    }
+
+    /// A bundle is gone.
+    fn forget(&mut self, bundle: u64) {
+        self.said.retain(|(other, _, _)| *other != bundle);
+    }
+}
+
 impl Drop for Upload {
     fn drop(&mut self) {
         self.store.lock().bytes -= self.counted;
@@ -385,4 +434,26 @@ fn parse(name: &str, file: File) -> Result<Projection, ServerError> {
         name: name.into(),
         problem: chain(&error),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_said_once_as_long_as_the_bundle_is_there() {
+        let mut warned = Warned::default();
+        assert!(warned.is_new(1, "pca.relu", "fitted to another network"));
+        assert!(!warned.is_new(1, "pca.relu", "fitted to another network"));
+        for (bundle, name, problem) in [
+            (2, "pca.relu", "fitted to another network"),
+            (1, "pca.fc", "fitted to another network"),
+            (1, "pca.relu", "no safetensors file"),
+        ] {
+            assert!(warned.is_new(bundle, name, problem), "{bundle} {name} {problem}");
+        }
+        warned.forget(1);
+        assert!(warned.is_new(1, "pca.relu", "fitted to another network"));
+        assert!(!warned.is_new(2, "pca.relu", "fitted to another network"));
+    }
 }
