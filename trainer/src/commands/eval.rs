@@ -77,7 +77,7 @@ fn match_classes(data: &mut DataSet, checkpoint: &Checkpoint) -> Result<()> {
             tracing::info!(
                 "classes are matched by their names: the network has them in another order, or more"
             );
-            data.test = data.test.relabelled(classes);
+            data.test = data.test.relabelled(&classes);
         }
     }
     Ok(())

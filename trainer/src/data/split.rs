@@ -58,7 +58,7 @@ impl Split {
 
     /// The same images with other labels: of every class, which it becomes.
     #[must_use]
-    pub fn relabelled(&self, classes: Vec<usize>) -> Self {
+    pub fn relabelled(&self, classes: &[usize]) -> Self {
         let found = |class: usize| match &self.classes {
             None => classes.get(class).copied().unwrap_or(class),
             Some(before) => before
@@ -173,14 +173,14 @@ mod tests {
 
     #[test]
     fn labels_become_others_in_every_part() {
-        let all = numbered(14).relabelled(vec![6, 5, 4, 3, 2, 1, 0]);
+        let all = numbered(14).relabelled(&[6, 5, 4, 3, 2, 1, 0]);
         let (rest, held) = all.hold_out(5, 1).unwrap();
         for split in [&all, &rest, &held] {
             for (index, pixel) in pixels(split).into_iter().enumerate() {
                 assert_eq!(split.label(index), usize::from(6 - pixel % 7));
             }
         }
-        let back = all.relabelled(vec![6, 5, 4, 3, 2, 1, 0]);
+        let back = all.relabelled(&[6, 5, 4, 3, 2, 1, 0]);
         assert_eq!(
             (0..7).map(|index| back.label(index)).collect::<Vec<_>>(),
             [0, 1, 2, 3, 4, 5, 6]
