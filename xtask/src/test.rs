@@ -53,7 +53,11 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
         return Ok(exit_code(status));
     };
     let in_python = run_python_tests(&python)?;
-    Ok(if status.success() { in_python } else { exit_code(status) })
+    Ok(if status.success() {
+        in_python
+    } else {
+        exit_code(status)
+    })
 }
 
 /// The environments of the Python tests.

@@ -68,7 +68,9 @@ pub enum ImageError {
     #[error("the image can't be resized: {0}")]
     Resize(String),
     /// An image without pixels, or whose proportions leave none or make too many.
-    #[error("the image has {width}x{height} pixels: resizing would leave nothing of it, or make it too large")]
+    #[error(
+        "the image has {width}x{height} pixels: resizing would leave nothing of it, or make it too large"
+    )]
     Empty {
         /// The image's width.
         width: u32,

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use super::augmentation::Draw;
 use super::pipeline::Pipeline;
 use super::{Augmentation, DataError, Split};
+use crate::engine::joined;
 
 /// Batches that are worked on beyond the one that is being used.
 pub(crate) const AHEAD: usize = 2;
@@ -65,7 +66,8 @@ struct Shared {
 
 /// A part of a batch, on its way from a worker.
 struct Part {
-    images: Tensor,
+    /// One image after the other, `[C, H, W]` each.
+    values: Vec<f32>,
     labels: Vec<i64>,
     indices: Vec<usize>,
     skipped: usize,
@@ -74,6 +76,7 @@ struct Part {
 /// The batches of an epoch, in their order.
 pub struct Batches {
     pipeline: Pipeline<Vec<usize>, Result<Part, DataError>>,
+    input: InputShape,
     device: Device,
     /// Parts of the batches that are still to come.
     parts: std::vec::IntoIter<usize>,
@@ -151,6 +154,7 @@ impl Loader {
         });
         Batches {
             pipeline,
+            input: self.shared.input,
             device: self.device,
             parts: parts.into_iter(),
         }
@@ -203,9 +207,9 @@ impl Shared {
                 Err(error) => return Err(error),
             }
         }
-        let shape = [kept.len(), channels, height, width].map(|length| length as i64);
+        values.truncate(kept.len() * length);
         Ok(Part {
-            images: Tensor::f_from_slice(&values[..kept.len() * length])?.f_view(shape)?,
+            values,
             skipped: indices.len() - kept.len(),
             labels,
             indices: kept,
@@ -263,21 +267,22 @@ impl ExactSizeIterator for Batches {}
 
 impl Batches {
     fn batch(&mut self, parts: usize) -> Result<Batch, DataError> {
-        let (mut images, mut labels, mut indices, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut values, mut labels, mut indices, mut skipped) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for _ in 0..parts {
             let part = self.pipeline.next().ok_or(DataError::Worker)??;
-            images.push(part.images);
+            values.push(part.values);
             labels.extend(part.labels);
             indices.extend(part.indices);
             skipped += part.skipped;
         }
-        let images = if images.len() == 1 {
-            images.remove(0)
-        } else {
-            Tensor::f_cat(&images, 0)?
-        };
+        let InputShape {
+            channels,
+            height,
+            width,
+        } = self.input;
+        let shape = [indices.len(), channels, height, width].map(|length| length as i64);
         Ok(Batch {
-            images: images.f_to(self.device)?,
+            images: joined(&values, &shape)?.f_to(self.device)?,
             labels: Tensor::f_from_slice(&labels)?
                 .f_to_kind(Kind::Int64)?
                 .f_to(self.device)?,

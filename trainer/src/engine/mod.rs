@@ -4,12 +4,15 @@
 //! [`TchError::Torch`].
 
 mod hardware;
+mod joining;
 mod locally_connected;
 mod optimizer;
 
 pub use hardware::{cuda_memory, has_bf16};
 pub use locally_connected::{Execution, WeightGradient, Window, backward, locally_connected};
 pub use optimizer::{Algorithm, Step, Update, clear_gradient, optimizer_step, unscale, update};
+
+pub(crate) use joining::joined;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
