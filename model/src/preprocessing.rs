@@ -159,7 +159,18 @@ impl Preprocessing {
     ) -> Result<(), PreprocessingError> {
         Self::check_lengths(pixels, input, output)?;
         let channels = input.channels;
-        for (channel, (plane, table)) in self.planes(input, output).enumerate() {
+        let mut planes: Vec<_> = self.planes(input, output).collect();
+        // Nearly all images: once through memory, without a check at every value.
+        if let [(red, reds), (green, greens), (blue, blues)] = planes.as_mut_slice() {
+            let values = red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut());
+            for (((red, green), blue), &[r, g, b]) in values.zip(pixels.as_chunks().0) {
+                *red = reds[usize::from(r)];
+                *green = greens[usize::from(g)];
+                *blue = blues[usize::from(b)];
+            }
+            return Ok(());
+        }
+        for (channel, (plane, table)) in planes.into_iter().enumerate() {
             let pixels = pixels.iter().skip(channel).step_by(channels);
             for (value, pixel) in plane.iter_mut().zip(pixels) {
                 *value = table[usize::from(*pixel)];

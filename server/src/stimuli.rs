@@ -2,6 +2,7 @@
 //! the threads that serve connections; tensors are checked.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -94,6 +95,8 @@ pub struct Preprocessor {
     permits: Arc<Semaphore>,
     /// Groups that images are divided in at most.
     groups: usize,
+    /// Threads that one request may decode on at most.
+    parallelism: usize,
     limits: Limits,
 }
 
@@ -155,6 +158,7 @@ impl Preprocessor {
             permits: Arc::new(Semaphore::new(parallelism)),
             // Small groups let the images of several requests take turns.
             groups: parallelism.saturating_mul(4).max(1),
+            parallelism,
             limits,
         }
     }
@@ -224,12 +228,19 @@ impl Preprocessor {
         };
         let bytes = images.len() * values_per_image(prepared.shape) * size_of::<f32>();
         let prepared = Arc::clone(prepared);
-        let convert = move || prepared.convert(images);
         if bytes <= SMALL_TENSOR {
-            convert()
-        } else {
-            self.handle.spawn_blocking(convert).await?
+            return prepared.convert(images, 1);
         }
+        // As many more threads as decode nothing now.
+        let others: Vec<_> = (1..self.parallelism.min(images.len()))
+            .map_while(|_| Arc::clone(&self.permits).try_acquire_owned().ok())
+            .collect();
+        let convert = move || {
+            let converted = prepared.convert(images, 1 + others.len());
+            drop(others);
+            converted
+        };
+        self.handle.spawn_blocking(convert).await?
     }
 
     async fn decode_files(
@@ -315,7 +326,7 @@ impl Prepared {
 
     fn decode(&self, images: Range<usize>, limits: model::image::Limits) -> Result<Decoded, InternalError> {
         let Stimuli::Images(files) = &self.stimuli else {
-            return self.convert(images);
+            return self.convert(images, 1);
         };
         let length = values_per_image(self.shape);
         let mut values = vec![0.0; images.len() * length];
@@ -336,7 +347,8 @@ impl Prepared {
         Ok(self.decoded(values, unreadable))
     }
 
-    fn convert(&self, images: Range<usize>) -> Result<Decoded, InternalError> {
+    /// Turns images of a tensor into the network's input, on so many threads.
+    fn convert(&self, images: Range<usize>, threads: usize) -> Result<Decoded, InternalError> {
         let Stimuli::Tensor(tensor) = &self.stimuli else {
             return self.decode(images, self.limits);
         };
@@ -347,14 +359,31 @@ impl Prepared {
             return Ok(self.decoded(values, Vec::new()));
         }
         let mut values = vec![0.0; images.len() * length];
-        for (index, output) in images.zip(values.chunks_exact_mut(length)) {
-            let pixels = &tensor.data[index * length..(index + 1) * length];
-            if self.channels_last {
-                self.preprocessing.normalise(pixels, self.shape, output)?;
-            } else {
-                self.preprocessing.normalise_planes(pixels, self.shape, output)?;
+        let normalise = |first: usize, values: &mut [f32]| -> Result<(), InternalError> {
+            for (index, output) in (first..).zip(values.chunks_exact_mut(length)) {
+                let pixels = &tensor.data[index * length..(index + 1) * length];
+                if self.channels_last {
+                    self.preprocessing.normalise(pixels, self.shape, output)?;
+                } else {
+                    self.preprocessing.normalise_planes(pixels, self.shape, output)?;
+                }
             }
-        }
+            Ok(())
+        };
+        let group = images.len().div_ceil(threads).max(1);
+        let mut groups = images.step_by(group).zip(values.chunks_mut(group * length));
+        let own = groups.next();
+        std::thread::scope(|scope| {
+            let normalise = &normalise;
+            let others: Vec<_> = groups
+                .map(|(first, values)| scope.spawn(move || normalise(first, values)))
+                .collect();
+            own.map_or(Ok(()), |(first, values)| normalise(first, values))?;
+            let mut results = others
+                .into_iter()
+                .map(|other| other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            results.try_for_each(|result| result)
+        })?;
         Ok(self.decoded(values, Vec::new()))
     }
 
@@ -476,6 +505,36 @@ mod tests {
         assert_eq!(check(&[2, 2, 3, 1], 12).unwrap(), (2, true));
         let message = check(&[2, 2, 3, 1], 48).unwrap_err().to_string();
         assert!(message.contains("[N, 1, 2, 3] or [N, 2, 3, 1]"), "{message}");
+    }
+
+    #[test]
+    fn threads_share_the_images_of_a_tensor() {
+        for (shape, channels_last) in [(&[5, 3, 2, 2][..], false), (&[5, 2, 2, 3], true)] {
+            let input = InputShape {
+                channels: 3,
+                height: 2,
+                width: 2,
+            };
+            let tensor = TensorStimuli {
+                data_type: StimulusType::Uint8,
+                shape: shape.to_vec(),
+                data: (0..60).collect::<Vec<u8>>().into(),
+            };
+            let prepared = Prepared {
+                stimuli: Stimuli::Tensor(tensor),
+                images: 5,
+                channels_last,
+                preprocessing: Preprocessing::imagenet(input),
+                shape: input,
+                limits: model::image::Limits::default(),
+            };
+            let one = prepared.convert(1..5, 1).unwrap();
+            assert_eq!((one.input.images, one.input.values.len()), (4, 48));
+            for threads in [2, 3, 4, 9] {
+                let several = prepared.convert(1..5, threads).unwrap();
+                assert_eq!(several.input.values, one.input.values, "{threads} threads");
+            }
+        }
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn losses(device: Device, precision: Precision, moments: MomentType) -> Vec<f64>
         }
         .run(part, IMAGES, &mut optimizer, scale.as_mut())
         .unwrap()
+        .loss
     };
     [false, true, false, true].map(&mut step).to_vec()
 }

@@ -54,7 +54,7 @@ pub(super) fn remove_leftovers(bundle: &Path) {
 /// written where one of them can't be.
 pub(super) fn write<'a>(
     bundle: &Path,
-    files: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+    mut files: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
 ) -> io::Result<()> {
     let folder = bundle.join(FOLDER);
     let path = |name: &str, extension: &str| folder.join(format!("{name}.{extension}"));
@@ -78,9 +78,7 @@ pub(super) fn write<'a>(
             return Err(error);
         }
     };
-    files
-        .map(|(name, _)| fs::rename(path(name, PARTIAL), path(name, EXTENSION)))
-        .collect()
+    files.try_for_each(|(name, _)| fs::rename(path(name, PARTIAL), path(name, EXTENSION)))
 }
 
 #[cfg(test)]
