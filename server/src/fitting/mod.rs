@@ -1,8 +1,8 @@
 //! Fitting projections: the principal components of layers' activations, for any number of images in bounded memory.
 //!
 //! A [`fit`](Fit) gathers the activations of some layers on the disk ([`spool`]), from one pass over the images. Then each
-//! layer is decomposed as its [`plan`] says: from all eigenvalues of its shorter side ([`exact`]) or, where there are too
-//! many images for that, in a random subspace ([`randomised`]). The [`components`] are written as a projection's [`mod@file`].
+//! layer is decomposed as its [`plan`] says: from all eigenvalues of its shorter side (`exact`) or, where there are too
+//! many images for that, in a random subspace (`randomised`). The [`components`] are written as a projection's `file`.
 //! No file has a name, so that nothing is left of a fit that is given up, nor of a server that is killed. The [`Fitter`]
 //! has fits wait for each other and counts what they take of the [`disk`].
 

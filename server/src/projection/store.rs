@@ -1,5 +1,5 @@
 //! Where projections are: those uploaded are in memory, within a bound; those fitted are mapped from files without a
-//! name, or kept as those that are stored, which lie [`beside`] their model.
+//! name, or kept as those that are stored, which lie beside their model.
 //!
 //! Names in requests are compared with those of the files that are there. Only the names of fits, which are checked,
 //! become names of files.
