@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 16)]
     images: usize,
     /// Times of each, after one to warm up; the medians count
-    #[arg(long, value_name = "N", default_value_t = 9)]
+    #[arg(long, value_name = "N", default_value_t = 25)]
     rounds: usize,
     /// Threads of ONNX Runtime; without it, as many as there are cores
     #[arg(long, value_name = "N")]
