@@ -48,6 +48,7 @@ pub mod state;
 pub mod stimuli;
 pub mod telemetry;
 pub mod tensor_inference;
+mod unread;
 pub mod weight_files;
 
 pub use config::Config;

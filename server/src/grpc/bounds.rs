@@ -16,10 +16,10 @@ use tonic::codegen::http::{HeaderMap, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::unread::Unread;
 use crate::error::ServerError;
 use crate::inference::Reservation;
 use crate::state::State;
+use crate::unread::Unread;
 
 /// The header with which a client says how long it waits.
 const TIMEOUT: &str = "grpc-timeout";

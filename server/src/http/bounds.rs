@@ -13,7 +13,7 @@ use actix_web::{Error, web};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::unread::Unread;
+use super::unread::UnreadBody;
 use crate::error::ServerError;
 use crate::state::State;
 
@@ -39,7 +39,7 @@ pub(super) async fn bound<B: MessageBody + 'static>(
     state: web::Data<State>,
     request: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<Unread<CountedBody<B>>>, Error> {
+) -> Result<ServiceResponse<UnreadBody<CountedBody<B>>>, Error> {
     let path = request.match_info().as_str().to_owned();
     let place = if UNCOUNTED.contains(&path.as_str()) {
         None
@@ -54,7 +54,7 @@ pub(super) async fn bound<B: MessageBody + 'static>(
         body: Box::pin(body),
         _place: place,
     };
-    Ok(response.map_body(|_, body| Unread::new(counted(body), state.limits.unread)))
+    Ok(response.map_body(|_, body| UnreadBody::new(counted(body), state.limits.unread)))
 }
 
 impl<B: MessageBody> MessageBody for CountedBody<B> {

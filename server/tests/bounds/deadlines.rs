@@ -13,7 +13,7 @@ use tonic::{Code, Request};
 
 use crate::support::png;
 use crate::support::running::Running;
-use crate::{FULL, classify, framed, head, request, send, waiting};
+use crate::{FULL, classify, connect, framed, head, request, send, waiting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_end_at_their_deadlines() {
@@ -63,13 +63,9 @@ async fn a_client_s_deadline_is_kept() {
     let config = waiting(repository.path());
     let running = Running::start_config(config).await;
     let url = running.grpc_url();
-    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
-        .await
-        .unwrap();
-    let (client, connection) = h2::client::handshake(connection).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut client, connection) = connect(&url, &h2::client::Builder::new()).await;
     let late = head(&url).header("grpc-timeout", "300m").body(()).unwrap();
-    let (answer, mut body) = client.ready().await.unwrap().send_request(late, false).unwrap();
+    let (answer, mut body) = client.send_request(late, false).unwrap();
     body.send_data(framed(&request(1)), true).unwrap();
     let answer = answer.await.unwrap();
     assert_eq!(

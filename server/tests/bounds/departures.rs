@@ -4,7 +4,7 @@ use h2::Reason;
 
 use crate::support::png;
 use crate::support::running::Running;
-use crate::{framed, head, request, send, waiting};
+use crate::{connect, framed, head, request, send, waiting};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_leave_by_the_hundred_are_forgotten() {
@@ -35,12 +35,7 @@ async fn a_call_that_is_cancelled_is_taken_back_and_its_connection_goes_on() {
     let repository = tempfile::tempdir().unwrap();
     let running = Running::start_config(waiting(repository.path())).await;
     let url = running.grpc_url();
-    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
-        .await
-        .unwrap();
-    let (client, connection) = h2::client::handshake(connection).await.unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = client.ready().await.unwrap();
+    let (mut client, connection) = connect(&url, &h2::client::Builder::new()).await;
     let mut calls = Vec::new();
     for images in [1, 2, 4] {
         let (answer, mut body) = client.send_request(head(&url).body(()).unwrap(), false).unwrap();

@@ -15,6 +15,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::Bytes;
+use h2::client::{self, SendRequest};
 use prost::Message;
 use proto::ventral::v1::get_activations_request::Stimuli;
 use proto::ventral::v1::{DataType, GetActivationsRequest, Tensor};
@@ -23,6 +24,7 @@ use server::{Config, Limits};
 use support::bundle::Bundle;
 use support::http_client;
 use support::running::{Running, config};
+use tokio::task::JoinHandle;
 
 /// Requests that are full of so many images are computed at once, all others wait for company.
 const FULL: usize = 50;
@@ -94,6 +96,19 @@ fn head(url: &str) -> http::request::Builder {
     http::Request::post(format!("{url}/ventral.v1.Ventral/GetActivations"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
+}
+
+/// A connection to a server's gRPC port, and the task that keeps it. `builder` says how much the client takes unasked.
+async fn connect(
+    url: &str,
+    builder: &client::Builder,
+) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let (client, connection) = builder.handshake(connection).await.unwrap();
+    let connection = tokio::spawn(connection);
+    (client.ready().await.unwrap(), connection)
 }
 
 /// A message with gRPC's prefix.

@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use crate::support::running::Running;
 use crate::support::{http_client, png};
-use crate::{FULL, assert_message, classify, framed, head, request, send, waiting};
+use crate::{FULL, assert_message, classify, connect, framed, head, request, send, waiting};
 
 /// Asks for the model until there is a place for the call: places are given back a moment after the queue's.
 async fn wait_for_a_place(client: &mut VentralClient<Channel>) {
@@ -86,17 +86,8 @@ async fn an_answer_that_is_left_unread_gives_its_place_back() {
     config.limits.unread = Duration::from_millis(100);
     let running = Running::start_config(config).await;
     let url = running.grpc_url();
-    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
-        .await
-        .unwrap();
     // A client that takes nothing of an answer but its head.
-    let (client, connection) = client::Builder::new()
-        .initial_window_size(0)
-        .handshake::<_, bytes::Bytes>(connection)
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = client.ready().await.unwrap();
+    let (mut client, connection) = connect(&url, client::Builder::new().initial_window_size(0)).await;
     let (answer, mut body) = client.send_request(head(&url).body(()).unwrap(), false).unwrap();
     body.send_data(framed(&request(FULL)), true).unwrap();
     let answer = answer.await.unwrap();
@@ -134,17 +125,8 @@ async fn a_stream_that_is_left_unread_keeps_no_places_in_the_queue() {
     config.limits.queue_length = 4;
     let running = Running::start_config(config).await;
     let url = running.grpc_url();
-    let connection = tokio::net::TcpStream::connect(url.trim_start_matches("http://"))
-        .await
-        .unwrap();
     // A client that takes one byte of the first answer, which is an error.
-    let (client, connection) = client::Builder::new()
-        .initial_window_size(1)
-        .handshake::<_, bytes::Bytes>(connection)
-        .await
-        .unwrap();
-    let connection = tokio::spawn(connection);
-    let mut client = client.ready().await.unwrap();
+    let (mut client, connection) = connect(&url, client::Builder::new().initial_window_size(1)).await;
     let head = http::Request::post(format!("{url}/inference.GRPCInferenceService/ModelStreamInfer"))
         .header("content-type", "application/grpc")
         .header("te", "trailers");
