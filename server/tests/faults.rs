@@ -117,6 +117,10 @@ async fn no_message_stops_the_server() {
             }
         }
     }
+    // The call that unloads was made with anything too, so the model may be gone, but not for good.
+    let load = running.url("/v2/repository/models/hand/load");
+    let loaded = tokio::task::spawn_blocking(move || http_client().post(load).send_empty());
+    assert_eq!(loaded.await.unwrap().unwrap().status().as_u16(), 200);
     let (mut client, model) = (running.client().await, "hand".to_owned());
     let version = String::new();
     client
