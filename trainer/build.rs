@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     "shim/composed.cpp",
     "shim/direct.cpp",
     "shim/direct_bf16.cpp",
     "shim/hardware.cpp",
     "shim/locally_connected.cpp",
+    "shim/memory.cpp",
     "shim/optimizer.cpp",
     "shim/update.cpp",
     "shim/windows.cpp",

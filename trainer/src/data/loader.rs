@@ -10,9 +10,10 @@ use model::{InputShape, Preprocessing};
 use tch::{Device, Kind, Tensor};
 
 use super::augmentation::Draw;
+use super::buffers::Buffers;
 use super::pipeline::Pipeline;
 use super::{Augmentation, DataError, Split};
-use crate::engine::joined;
+use crate::engine::Joiner;
 
 /// Batches that are worked on beyond the one that is being used.
 pub(crate) const AHEAD: usize = 2;
@@ -76,6 +77,9 @@ struct Part {
 /// The batches of an epoch, in their order.
 pub struct Batches {
     pipeline: Pipeline<Vec<usize>, Result<Part, DataError>>,
+    /// Those of parts that became a batch.
+    buffers: Arc<Buffers>,
+    joiner: Joiner,
     input: InputShape,
     device: Device,
     /// Parts of the batches that are still to come.
@@ -149,11 +153,15 @@ impl Loader {
             .flat_map(|(number, batch)| batch.chunks(part).map(move |part| (number, part.to_vec())))
             .collect();
         let shared = Arc::clone(&self.shared);
+        let buffers = Arc::new(Buffers::default());
+        let of_parts = Arc::clone(&buffers);
         let pipeline = Pipeline::start(self.workers, AHEAD, jobs, move |indices: Vec<usize>| {
-            shared.part(epoch, &indices)
+            shared.part(epoch, &indices, &of_parts)
         });
         Batches {
             pipeline,
+            buffers,
+            joiner: Joiner::default(),
             input: self.shared.input,
             device: self.device,
             parts: parts.into_iter(),
@@ -185,14 +193,14 @@ impl Loader {
 }
 
 impl Shared {
-    fn part(&self, epoch: usize, indices: &[usize]) -> Result<Part, DataError> {
+    fn part(&self, epoch: usize, indices: &[usize], buffers: &Buffers) -> Result<Part, DataError> {
         let InputShape {
             channels,
             height,
             width,
         } = self.input;
         let length = channels * height * width;
-        let mut values = vec![0.0_f32; indices.len() * length];
+        let mut values = buffers.take(indices.len() * length);
         let (mut labels, mut kept) = (Vec::new(), Vec::new());
         for &index in indices {
             let output = &mut values[kept.len() * length..][..length];
@@ -281,8 +289,10 @@ impl Batches {
             width,
         } = self.input;
         let shape = [indices.len(), channels, height, width].map(|length| length as i64);
+        let images = self.joiner.join(&values, &shape)?.f_to(self.device)?;
+        values.into_iter().for_each(|part| self.buffers.give_back(part));
         Ok(Batch {
-            images: joined(&values, &shape)?.f_to(self.device)?,
+            images,
             labels: Tensor::f_from_slice(&labels)?
                 .f_to_kind(Kind::Int64)?
                 .f_to(self.device)?,

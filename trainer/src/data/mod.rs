@@ -4,6 +4,7 @@
 //! varies those that are trained on; a [`Loader`] does all that on several threads, ahead of the step that needs a batch.
 
 mod augmentation;
+mod buffers;
 mod cifar;
 mod classes;
 mod embedded;

@@ -12,7 +12,7 @@ pub use hardware::{cuda_memory, has_bf16};
 pub use locally_connected::{Execution, WeightGradient, Window, backward, locally_connected};
 pub use optimizer::{Algorithm, Step, Update, clear_gradient, optimizer_step, unscale, update};
 
-pub(crate) use joining::joined;
+pub(crate) use joining::Joiner;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 
