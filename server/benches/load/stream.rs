@@ -44,7 +44,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1)]
     images: u64,
     /// Messages that are asked for ahead of their answers
-    #[arg(long, value_name = "N", default_value_t = 4)]
+    #[arg(long, value_name = "N", default_value_t = 8)]
     ahead: usize,
     #[command(flatten)]
     time: TimeArguments,
