@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test that fits an ordinary machine.
 
 use std::path::Path;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -33,11 +33,13 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
     let python = if quick {
         None
     } else {
+        let compiling = Compiling::start()?;
         let python = Python {
             bundles: setup::prepare_python_tests()?,
             client: setup::prepare_client_tests()?,
             brain_score: setup::prepare_brain_score()?,
         };
+        compiling.finish()?;
         if python.brain_score.is_none() {
             report::line(&without_brain_score());
         }
@@ -58,6 +60,36 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
     } else {
         exit_code(status)
     })
+}
+
+/// The tests of the workspace being compiled, while packages are fetched. Ends with this, so that an error needn't wait.
+struct Compiling(Child);
+
+impl Compiling {
+    fn start() -> Result<Self> {
+        let compiling = Command::new(cargo::program())
+            .args(["test", "--workspace", "--no-run"])
+            .current_dir(workspace::root())
+            // Its bar and that of what is fetched would write over each other.
+            .env("CARGO_TERM_PROGRESS_WHEN", "never")
+            .stdin(Stdio::null())
+            .spawn();
+        compiling.map(Self).context("can't run cargo test")
+    }
+
+    /// Waits for the end. What can't be compiled is for the one to say who runs the tests.
+    fn finish(mut self) -> Result<()> {
+        self.0.wait().context("can't wait for cargo test")?;
+        Ok(())
+    }
+}
+
+impl Drop for Compiling {
+    fn drop(&mut self) {
+        // Fails where it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// The environments of the Python tests.
