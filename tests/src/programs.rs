@@ -45,6 +45,13 @@ fn build() -> PathBuf {
     let folder = test.ancestors().nth(2).unwrap().to_owned();
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
+    // Cargo tells this test of its package by these, and build scripts of dependencies that look at them would run again.
+    for (name, _) in std::env::vars_os() {
+        let variable = name.as_encoded_bytes();
+        if variable.starts_with(b"CARGO_PKG_") || variable.starts_with(b"CARGO_MANIFEST_") {
+            build.env_remove(&name);
+        }
+    }
     // The whole workspace, so that dependencies have the features that `cargo test --workspace` has compiled.
     build.args(["build", "--workspace", "--bins", "--quiet"]);
     build.current_dir(in_checkout("."));

@@ -1,6 +1,6 @@
 //! Running cargo from within a chore.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -9,9 +9,21 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace;
 
-/// The cargo that runs this chore.
-pub(crate) fn program() -> OsString {
-    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+/// The cargo that runs this chore, as a shell would run it. It tells this program of its package by the environment, and
+/// build scripts of dependencies that look at such variables would run again, and what is made of them be compiled again.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if is_of_package(&name) {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn is_of_package(variable: &OsStr) -> bool {
+    let variable = variable.as_encoded_bytes();
+    variable.starts_with(b"CARGO_PKG_") || variable.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// How programs are built.
@@ -50,7 +62,7 @@ pub(crate) fn build_with_benches<const N: usize>(
 }
 
 fn build<const N: usize>(selection: &[&str], wanted: [&str; N]) -> Result<[PathBuf; N]> {
-    let mut build = Command::new(program())
+    let mut build = command()
         .args(["build", "--bins", "--message-format=json-render-diagnostics"])
         .args(selection)
         .current_dir(workspace::root())
@@ -89,6 +101,15 @@ fn executable(message: &str) -> Option<(String, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cargo_is_told_of_no_package() {
+        let command = command();
+        let removed: Vec<_> = command.get_envs().filter(|(_, value)| value.is_none()).collect();
+        // Cargo has told this test of its package.
+        assert!(removed.iter().any(|(name, _)| *name == "CARGO_PKG_NAME"));
+        assert!(removed.iter().all(|(name, _)| is_of_package(name)));
+    }
 
     #[test]
     fn only_messages_about_programs_count() {

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: every test that fits an ordinary machine.
 
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -46,7 +46,7 @@ pub(crate) fn run(quick: bool) -> Result<ExitCode> {
         Some(python)
     };
 
-    let status = Command::new(cargo::program())
+    let status = cargo::command()
         .args(["test", "--workspace", "--no-fail-fast"])
         .current_dir(workspace::root())
         .status()
@@ -67,7 +67,7 @@ struct Compiling(Child);
 
 impl Compiling {
     fn start() -> Result<Self> {
-        let compiling = Command::new(cargo::program())
+        let compiling = cargo::command()
             .args(["test", "--workspace", "--no-run"])
             .current_dir(workspace::root())
             // Its bar and that of what is fetched would write over each other.

@@ -2,8 +2,6 @@
 
 mod policy;
 
-use std::process::Command;
-
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
@@ -49,7 +47,7 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn packages() -> Result<Vec<Package>> {
-    let output = Command::new(cargo::program())
+    let output = cargo::command()
         .args(["metadata", "--format-version=1"])
         .current_dir(workspace::root())
         .output()

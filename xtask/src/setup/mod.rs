@@ -25,7 +25,6 @@ mod wheels;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -143,7 +142,7 @@ fn remove_outdated_sites(native: &Path, current: &Stamp) -> Result<()> {
 fn forget_linked_programs() -> Result<()> {
     report::line("torch-sys will be compiled anew for the other libraries");
     for profile in ["dev", "release"] {
-        let output = Command::new(cargo::program())
+        let output = cargo::command()
             .args(["clean", "--quiet", "--package", "torch-sys", "--profile", profile])
             .current_dir(workspace::root())
             .output()
