@@ -3,8 +3,8 @@
 use anyhow::Result;
 
 use super::super::metric::{Better, Metric, significant};
-use super::Bench;
 use super::networks::WIDE;
+use super::{Bench, median};
 use crate::report;
 
 /// The layer after the first convolution, which takes a fraction of the time that its activations take on their way.
@@ -47,9 +47,4 @@ pub(super) fn measure(bench: &Bench) -> Result<Vec<Metric>> {
         share(BOUND_LAYER, median(moved)).against("bound", BOUND, Better::Higher),
         share(DEEPER_LAYER, median(deeper)),
     ])
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -6,7 +6,7 @@ use super::super::environment::cores;
 use super::super::metric::{Better, Metric, significant};
 use super::baselines::Baseline;
 use super::networks::SMALL;
-use super::{Bench, classification, text};
+use super::{Bench, classification, median, text};
 use crate::report;
 use crate::setup::Environment;
 
@@ -55,17 +55,16 @@ pub(super) fn measure(bench: &Bench, python: &Environment) -> Result<Vec<Metric>
             runs.push(run(bench, &server.url, baseline.form())?);
         }
     }
-    let ours = median(ours)?;
-    forward.sort_by(f64::total_cmp);
+    let ours = median_run(ours)?;
     let mut metrics = vec![
-        Metric::new("classify_small.forward", forward[ROUNDS / 2], "s")
+        Metric::new("classify_small.forward", median(forward), "s")
             .against("bound", SMALL_FORWARD, Better::Lower)
             .noting("one image, one thread, bare ONNX Runtime"),
     ];
     let mut best = None::<(Baseline, Run)>;
     let mut rows = Vec::new();
     for (baseline, runs) in others {
-        let run = median(runs)?;
+        let run = median_run(runs)?;
         let rate = format!("classify_small.{}.requests_per_second", baseline.key());
         rows.push(Metric::new(rate, run.requests_per_second, "1/s"));
         rows.push(Metric::new(
@@ -120,7 +119,7 @@ fn run(bench: &Bench, url: &str, form: &[&str]) -> Result<Run> {
 }
 
 /// The run whose rate is the median.
-fn median(mut runs: Vec<Run>) -> Result<Run> {
+fn median_run(mut runs: Vec<Run>) -> Result<Run> {
     runs.sort_by(|a, b| a.requests_per_second.total_cmp(&b.requests_per_second));
     runs.get(runs.len() / 2).copied().context("nothing was run")
 }
