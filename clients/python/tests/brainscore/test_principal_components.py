@@ -17,6 +17,8 @@ from ventral_client.brainscore import commitment, remote_activations_model
 from ventral_client.brainscore.principal_components import with_principal_components
 
 COMPONENTS = 40
+#: What a batch's size changes, relative to a layer's greatest value.
+ROUNDING = 2e-6
 
 
 def test_projected_activations_are_those_of_layer_pca(
@@ -53,7 +55,11 @@ def test_projected_activations_are_those_of_layer_pca(
     with monkeypatch.context() as patch:
         patch.setattr(remote.client, "fit_projections", None)
         again = with_principal_components(remote, layers, fitting, COMPONENTS)
-    np.testing.assert_array_equal(again(shown, layers, stimuli_identifier=False).values, found.values)
+    repeated = again(shown, layers, stimuli_identifier=False)
+    for layer in layers:
+        # Which images are in a batch is a matter of time, and sums of many terms are rounded otherwise in larger ones.
+        one, other = (assembly.sel(layer=layer).values for assembly in (repeated, found))
+        np.testing.assert_allclose(one, other, rtol=0, atol=ROUNDING * np.abs(other).max(), err_msg=layer)
 
 
 def test_layers_are_selected_on_the_server(
