@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use proto::ventral::v1::get_activations_request::Stimuli;
 use proto::ventral::v1::ventral_client::VentralClient;
 use proto::ventral::v1::{
@@ -180,6 +182,48 @@ async fn requests_at_the_same_time_get_their_own_answers() {
         request.await.unwrap();
     }
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_waiting_however_many_sessions_and_threads_there_are() {
+    let repository = tempfile::tempdir().unwrap();
+    let models = ["left", "right"];
+    for model in models {
+        Bundle::new().write(repository.path(), model, 1);
+    }
+    for (instances, runs, delay) in [(1, 1, 0), (1, 3, 0), (2, 2, 1), (3, 2, 0)] {
+        // What no thread is woken for fails, where nothing else comes for which one is.
+        let limits = Limits {
+            time: Duration::from_secs(20),
+            ..Limits::default()
+        };
+        let mut config = config(repository.path(), limits);
+        config.scheduling.instances = instances.try_into().unwrap();
+        config.scheduling.concurrent_runs = Some(runs.try_into().unwrap());
+        config.scheduling.maximum_delay = Duration::from_millis(delay);
+        let running = Running::start_config(config).await;
+        let client = running.client().await;
+        let clients = (0..8_usize).map(|number| {
+            let mut client = client.clone();
+            tokio::spawn(async move {
+                for request in 0..40 {
+                    let image = IMAGE.map(|value| value * (number + request) as f32);
+                    let layer = ["relu", "layer1"][request % 2];
+                    let model = models[(number + request / 2) % 2];
+                    let found = activations(&mut client, model, &[layer], tensor(&[image])).await;
+                    let expected = match layer {
+                        "relu" => bundle::relu(&image),
+                        _ => bundle::layer1(&image),
+                    };
+                    assert_eq!(found[0], expected);
+                }
+            })
+        });
+        for client in clients.collect::<Vec<_>>() {
+            client.await.unwrap();
+        }
+        running.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -161,6 +161,11 @@ impl<T: Clone + PartialEq, J> Queues<T, J> {
         Next::Batch(target, entries)
     }
 
+    /// Whether there is something to compute, now or later, without anything else becoming idle.
+    pub fn has_work(&self, is_idle: impl Fn(&T) -> bool) -> bool {
+        self.queues.iter().any(|queue| is_idle(&queue.target))
+    }
+
     /// The oldest entries of a queue that fit into a batch, at least one.
     fn take(&mut self, index: usize) -> (T, Vec<Entry<J>>) {
         let queue = &mut self.queues[index];
@@ -262,6 +267,16 @@ mod tests {
         others.sort();
         assert_eq!(others, [Some(('a', vec![3, 4])), Some(('b', vec![1]))]);
         assert_eq!(fixture.batch(0), None);
+    }
+
+    #[test]
+    fn only_what_has_an_idle_session_is_work() {
+        let mut fixture = Fixture::new(4, 10);
+        assert!(!fixture.queues.has_work(|_| true));
+        fixture.push('a', Bulk, 1, 0);
+        assert!(!fixture.queues.has_work(|&target| target != 'a'));
+        // Though it still waits for company.
+        assert!(fixture.queues.has_work(|&target| target == 'a'));
     }
 
     #[test]

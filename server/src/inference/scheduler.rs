@@ -26,7 +26,8 @@ pub(super) struct Scheduler {
 
 struct Shared {
     state: Mutex<State>,
-    /// Something waits, a session is idle again, or the end has come.
+    /// Something waits that an idle session could compute, or the end has come. What waits for a session is computed by the
+    /// thread that has it, when it is done: no other one is woken for it.
     changed: Condvar,
     /// A thread has ended.
     ended: Condvar,
@@ -97,7 +98,7 @@ impl Scheduler {
             deadline: urgency.deadline,
             reply,
         };
-        let id = {
+        let (id, has_idle) = {
             let mut state = self.shared.lock();
             let id = state.next_id;
             state.next_id += 1;
@@ -109,9 +110,11 @@ impl Scheduler {
                 job,
             };
             state.queues.push(target, urgency.priority, entry);
-            id
+            (id, target.pool.has_idle())
         };
-        self.shared.changed.notify_one();
+        if has_idle {
+            self.shared.changed.notify_one();
+        }
         let cancellation = Cancellation {
             shared: &self.shared,
             id,
@@ -183,8 +186,6 @@ impl Shared {
             if std::panic::catch_unwind(run).is_err() {
                 tracing::error!("a computation panicked");
             }
-            // The session is idle again, which another thread may have waited for.
-            self.changed.notify_one();
         }
         self.lock().threads -= 1;
         self.ended.notify_all();
@@ -193,14 +194,21 @@ impl Shared {
     /// Waits for something to compute; nothing at the end.
     fn next(&self) -> Option<(Target, Lease, Vec<Entry<Job>>)> {
         let mut state = self.lock();
+        let is_idle = |target: &Target| target.pool.has_idle();
         loop {
             if state.stopping {
                 return None;
             }
             let now = Instant::now();
-            state = match state.queues.next(now, |target| target.pool.has_idle()) {
+            state = match state.queues.next(now, is_idle) {
                 Next::Batch(target, entries) => match target.pool.lease() {
-                    Some(lease) => return Some((target, lease, entries)),
+                    Some(lease) => {
+                        // Several sessions may have become idle while this thread computed: others take what it leaves.
+                        if state.queues.has_work(is_idle) {
+                            self.changed.notify_one();
+                        }
+                        return Some((target, lease, entries));
+                    }
                     // Sessions are leased under this lock only, so that one that was idle still is.
                     None => continue,
                 },
