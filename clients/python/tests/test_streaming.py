@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import ventral_client
+from damaged import damaged_png
 from servers import Server
 from ventral_client import Client
 from ventral_client.groups import LEAST_IMAGES, MAXIMUM_IMAGES
@@ -170,6 +172,19 @@ def test_another_network_does_not_go_on_with_a_stream(
     changed = pytest.raises(ventral_client.ModelChanged, match="start again")
     with Server(models) as server, Client(server.address) as client, changed:
         replace_on_the_way(server, client)
+
+
+def test_images_that_turn_out_to_be_damaged_are_skipped(
+    client: Client, paths: list[Path], tmp_path: Path
+) -> None:
+    """Pillow reads pixels only when they are asked for."""
+    path = tmp_path / "damaged.png"
+    path.write_bytes(damaged_png())
+    with PIL.Image.open(path) as damaged:
+        stimuli = [*paths[:3], damaged, *paths[3:5]]
+        answers = list(client.stream(stimuli, ["fc"], skip_unreadable=True))
+    assert [answer.index for answer in answers if answer.unreadable is not None] == [3]
+    assert "broken PNG file" in str(answers[3].unreadable)
 
 
 @pytest.mark.parametrize("bad", ["missing", "text", "truncated"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import struct
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +92,18 @@ def stimuli(images: Iterable[Image], input_shape: tuple[int, ...], first: int = 
         name = describe(image)
         try:
             content: bytes | Array | UnreadableStimulus = _content(image, input_shape)
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
             problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             content = UnreadableStimulus(index, name, problem)
         yield Stimulus(index, name, content)
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Whether an image can't be read: Pillow has exceptions of several kinds for files that it can't decode."""
+    kinds = (OSError, ValueError, SyntaxError, EOFError, struct.error)
+    return isinstance(error, kinds) or type(error).__name__ == "DecompressionBombError"
 
 
 def describe(image: Image) -> str:

@@ -10,6 +10,7 @@ import pytest
 import ventral_client
 from brainscore_core.supported_data_standards.brainio.stimuli import StimulusSet
 from conftest import LAYERS
+from damaged import damaged_png
 from population import LABEL, LABELS
 from servers import Server
 from ventral_client import Retries
@@ -81,8 +82,11 @@ def test_stimuli_that_can_not_be_read_are_named(server: Server, paths: list[str]
     model = remote_activations_model(server.address, "lc")
     text = tmp_path / "text.png"
     text.write_text("no image", encoding="utf-8")
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(damaged_png())
     for wrong, problem in (
         (text, "cannot identify image file"),
+        (damaged, "broken PNG file"),
         (tmp_path / "absent.png", "No such file"),
         (tmp_path, "Is a directory"),
     ):

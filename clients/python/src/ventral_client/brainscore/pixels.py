@@ -14,6 +14,7 @@ from typing import overload
 import numpy as np
 
 from ..errors import UnreadableStimulus
+from ..images import is_unreadable
 from ..models import Model
 from ..tensors import Array
 from .package import brainscore
@@ -88,7 +89,9 @@ def prepared(preparation: Preparation, paths: Sequence[str]) -> Iterator[Array]:
                     waiting.append(pool.submit(preparation.pixels, ahead))
                 try:
                     yield waiting.popleft().result()
-                except (OSError, ValueError) as error:
+                except Exception as error:
+                    if not is_unreadable(error):
+                        raise
                     raise unreadable(position, path, error) from error
         finally:
             for future in waiting:
@@ -130,5 +133,7 @@ class PixelSequence(Sequence[Array]):
         path = self._paths[index]
         try:
             return self._preparation.pixels(path)
-        except (OSError, ValueError) as error:
+        except Exception as error:
+            if not is_unreadable(error):
+                raise
             raise unreadable(index, path, error) from error
