@@ -307,6 +307,39 @@ async fn bodies_that_unpack_to_too_much_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn json_that_would_grow_in_memory_is_refused() {
+    let repository = tempfile::tempdir().unwrap();
+    let running = running(repository.path()).await;
+    let url = running.url("/v2/models/hand/infer");
+    let zeros = "0,".repeat(16 << 20);
+    let inputs = r#"{"name": "", "shape": [], "datatype": "", "data": []},"#.repeat(1000);
+    for (body, problem) in [
+        (
+            format!(r#"{{"inputs": [], "parameters": {{"a": [{zeros}0]}}}}"#),
+            "invalid type: sequence",
+        ),
+        (
+            format!(r#"{{"inputs": [{{"name": "input", "datatype": "FP32", "shape": [{zeros}0]}}]}}"#),
+            "more than 32 elements",
+        ),
+        (
+            format!(r#"{{"inputs": [{}]}}"#, inputs.trim_end_matches(',')),
+            "more than 16 elements",
+        ),
+    ] {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(body.as_bytes()).unwrap();
+        let gzip = gzip.finish().unwrap();
+        let message = refusal(400, post(&url, &[("Content-Encoding", "gzip")], &gzip));
+        assert!(message.contains(problem), "{message}");
+    }
+    let index = running.url("/v2/repository/index");
+    let body = format!(r#"{{"a": [{}0]}}"#, &zeros[..1 << 20]);
+    refusal(413, post(&index, &[], body.as_bytes()));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn numbers_that_json_lacks_need_the_binary_form() {
     let repository = tempfile::tempdir().unwrap();
     let running = running(repository.path()).await;

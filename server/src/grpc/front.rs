@@ -20,19 +20,23 @@ use super::methods;
 use crate::error::ServerError;
 use crate::front::running::Running;
 use crate::front::{Front, Head, REQUEST_ID};
+use crate::inference::Reservation;
 use crate::security::rules;
+use crate::state::State;
 use crate::telemetry::metrics::Protocol;
 
 /// Puts [`Front`] before services.
 #[derive(Clone)]
 pub(super) struct FrontLayer {
     front: Arc<Front>,
+    state: Arc<State>,
 }
 
 /// Services with [`Front`] before them.
 #[derive(Clone)]
 pub(super) struct FrontService<S> {
     front: Arc<Front>,
+    state: Arc<State>,
     services: S,
 }
 
@@ -40,6 +44,9 @@ pub(super) struct FrontService<S> {
 struct Counted {
     body: Body,
     bytes: Arc<AtomicU64>,
+    /// The memory of a request that is one message, until that is there: its handler counts it from then on. Of a stream,
+    /// the handler counts as much as it lets in.
+    memory: Option<Reservation>,
 }
 
 /// The body of an answer; with its end, or when the client gives up, the request ends.
@@ -49,8 +56,8 @@ struct Observed {
 }
 
 impl FrontLayer {
-    pub(super) fn new(front: Arc<Front>) -> Self {
-        Self { front }
+    pub(super) fn new(front: Arc<Front>, state: Arc<State>) -> Self {
+        Self { front, state }
     }
 }
 
@@ -60,6 +67,7 @@ impl<S> Layer<S> for FrontLayer {
     fn layer(&self, services: S) -> FrontService<S> {
         FrontService {
             front: Arc::clone(&self.front),
+            state: Arc::clone(&self.state),
             services,
         }
     }
@@ -99,7 +107,13 @@ where
         let (mut head, body) = request.into_parts();
         head.extensions.insert(call);
         let bytes = running.received();
-        let request = Request::from_parts(head, Body::new(Counted { body, bytes }));
+        let memory = methods::is_one_message(&path).then(|| self.state.inference.reserve(0).ok());
+        let body = Counted {
+            body,
+            bytes,
+            memory: memory.flatten(),
+        };
+        let request = Request::from_parts(head, Body::new(body));
         let answer = self.services.call(request).instrument(running.span().clone());
         Box::pin(async move {
             let response = answer.await?;
@@ -176,7 +190,13 @@ impl http_body::Body for Counted {
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && let Some(data) = frame.data_ref()
         {
-            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            let length = data.len();
+            self.bytes.fetch_add(length as u64, Ordering::Relaxed);
+            if let Some(memory) = &mut self.memory
+                && let Err(error) = memory.grow(length)
+            {
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
         polled
     }

@@ -1,12 +1,13 @@
 //! The methods that there are: what else clients call stands in no figure.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
-static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+/// For each method, whether its clients send any number of messages.
+static METHODS: LazyLock<HashMap<String, bool>> = LazyLock::new(|| {
     let descriptions = [
         proto::FILE_DESCRIPTOR_SET,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
@@ -23,7 +24,10 @@ static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
             file.service.into_iter().flat_map(move |service| {
                 let service_name = format!("{package}.{}", service.name());
                 let methods = service.method.into_iter();
-                methods.map(move |method| format!("/{service_name}/{}", method.name()))
+                methods.map(move |method| {
+                    let path = format!("/{service_name}/{}", method.name());
+                    (path, method.client_streaming())
+                })
             })
         })
         .collect()
@@ -31,7 +35,12 @@ static METHODS: LazyLock<HashSet<String>> = LazyLock::new(|| {
 
 /// Whether there is a method of this path, `/package.Service/Method`.
 pub(super) fn is_known(path: &str) -> bool {
-    METHODS.contains(path)
+    METHODS.contains_key(path)
+}
+
+/// Whether a request by this path is one message.
+pub(super) fn is_one_message(path: &str) -> bool {
+    METHODS.get(path) == Some(&false)
 }
 
 #[cfg(test)]
@@ -56,6 +65,10 @@ mod tests {
             "ventral.v1.Ventral/GetActivations",
         ] {
             assert!(!is_known(path), "{path}");
+            assert!(!is_one_message(path), "{path}");
         }
+        assert!(is_one_message("/ventral.v1.Ventral/GetActivations"));
+        assert!(is_one_message("/grpc.health.v1.Health/Watch"));
+        assert!(!is_one_message("/ventral.v1.Ventral/StreamActivations"));
     }
 }

@@ -81,6 +81,7 @@ pub async fn serve(
     let bounds = BoundsLayer {
         state: Arc::clone(&state),
     };
+    let layer = FrontLayer::new(Arc::clone(&front), Arc::clone(&state));
     let service = VentralServer::new(Service { state })
         .max_decoding_message_size(bytes)
         .max_encoding_message_size(bytes);
@@ -101,7 +102,7 @@ pub async fn serve(
         .max_frame_size(Some(FRAME_BYTES))
         .initial_stream_window_size(Some(4 * FRAME_BYTES))
         .initial_connection_window_size(Some(8 * FRAME_BYTES))
-        .layer(FrontLayer::new(Arc::clone(&front)))
+        .layer(layer)
         .layer(bounds)
         .add_service(service)
         .add_service(open_inference)

@@ -56,7 +56,7 @@ pub(super) async fn activations(
     let query = query.into_inner();
     call.use_model(&path.model)?;
     let bundle = &state.bundle(&path.model, path.version(&query.version)).await?;
-    let body = body::read(&request, payload, &state.limits, &[OPTIONS_FIELD]).await?;
+    let (body, memory) = body::read(&request, payload, &state, &[OPTIONS_FIELD]).await?;
     let (files, wanted) = match body {
         Body::One(file) => (vec![file], query.into()),
         Body::Form(form) => {
@@ -83,6 +83,8 @@ pub(super) async fn activations(
     // The whole body is packed, not each of its tensors.
     let compression = std::mem::take(&mut options.compression);
     let stimuli = stimuli(files)?;
+    // Counted with everything else of the request from here.
+    drop(memory);
     let answer = state.inference.infer(bundle, stimuli, &layers, &options).await?;
     answer::respond(&state.inference, bundle, answer, format, compression).await
 }

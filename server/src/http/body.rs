@@ -1,4 +1,5 @@
-//! Reads a request's body: a file, or the files and fields of a form. Reading stops at the limits.
+//! Reads a request's body: a file, or the files and fields of a form. Reading stops at the limits, and what has come is
+//! counted from then on.
 
 use actix_multipart::{Field, Multipart, MultipartError};
 use actix_web::error::PayloadError;
@@ -9,7 +10,9 @@ use futures_util::StreamExt as _;
 use model::image::ImageError;
 
 use crate::error::ServerError;
+use crate::inference::Reservation;
 use crate::limits::Limits;
+use crate::state::State;
 
 /// Bytes of a field that isn't a file: a list of a million units fits.
 const FIELD_BYTES: usize = 8 << 20;
@@ -31,29 +34,52 @@ pub(super) struct Form {
     pub fields: Vec<(String, Bytes)>,
 }
 
-/// Reads a body of at most `limits.body_bytes` bytes. A form may have fields of those names that aren't files.
+/// Reads a body of at most `limits.body_bytes` bytes, and counts its memory. A form may have fields of those names that
+/// aren't files.
 pub(super) async fn read(
     request: &HttpRequest,
     payload: web::Payload,
-    limits: &Limits,
+    state: &State,
     fields: &[&str],
-) -> Result<Body, ServerError> {
-    let limit = limits.body_bytes;
+) -> Result<(Body, Reservation), ServerError> {
+    let mut memory = state.inference.reserve(0)?;
+    let limit = state.limits.body_bytes;
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > limit as u64) {
         return Err(ServerError::BodyTooLarge { limit });
     }
-    match media_type(request).as_str() {
-        "multipart/form-data" => Ok(Body::Form(read_form(request, payload, limits, fields).await?)),
+    let body = match media_type(request).as_str() {
+        "multipart/form-data" => {
+            Body::Form(read_form(request, payload, &state.limits, fields, &mut memory).await?)
+        }
         // A body without a type is bytes of an unknown kind; curl calls every body a form unless it is told otherwise.
         "" | "application/octet-stream" | "application/x-www-form-urlencoded" => {
-            read_file(payload, limit).await
+            read_file(payload, limit, &mut memory).await?
         }
-        "application/x-npy" => read_file(payload, limit).await,
-        image if image.starts_with("image/") => read_file(payload, limit).await,
-        other => Err(ServerError::UnsupportedMediaType { found: other.into() }),
+        "application/x-npy" => read_file(payload, limit, &mut memory).await?,
+        image if image.starts_with("image/") => read_file(payload, limit, &mut memory).await?,
+        other => return Err(ServerError::UnsupportedMediaType { found: other.into() }),
+    };
+    Ok((body, memory))
+}
+
+/// Reads all of at most `limit` bytes, and counts their memory.
+pub(super) async fn read_all(
+    mut payload: web::Payload,
+    limit: usize,
+    memory: &mut Reservation,
+) -> Result<Bytes, ServerError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| broken(&error))?;
+        if chunk.len() > limit - body.len() {
+            return Err(ServerError::BodyTooLarge { limit });
+        }
+        memory.grow(chunk.len())?;
+        body.extend_from_slice(&chunk);
     }
+    Ok(body.freeze())
 }
 
 /// The content type without its parameters, in lower case; empty where there is none.
@@ -69,10 +95,12 @@ fn media_type(request: &HttpRequest) -> String {
         .to_ascii_lowercase()
 }
 
-async fn read_file(payload: web::Payload, limit: usize) -> Result<Body, ServerError> {
-    let body = payload.to_bytes_limited(limit).await;
-    let body = body.map_err(|_| ServerError::BodyTooLarge { limit })?;
-    let body = body.map_err(|error| broken(&error))?;
+async fn read_file(
+    payload: web::Payload,
+    limit: usize,
+    memory: &mut Reservation,
+) -> Result<Body, ServerError> {
+    let body = read_all(payload, limit, memory).await?;
     if body.is_empty() {
         return Err(ServerError::NoImages);
     }
@@ -84,6 +112,7 @@ async fn read_form(
     payload: web::Payload,
     limits: &Limits,
     fields: &[&str],
+    memory: &mut Reservation,
 ) -> Result<Form, ServerError> {
     let limit = limits.body_bytes;
     let mut remaining = limit;
@@ -108,7 +137,7 @@ async fn read_form(
                     "the form's field `{name}` has more than {FIELD_BYTES} bytes"
                 ))
             };
-            let content = read_field(field, FIELD_BYTES, limits, too_large).await?;
+            let content = read_field(field, FIELD_BYTES, limits, memory, too_large).await?;
             form.fields.push((name, content));
             continue;
         }
@@ -135,7 +164,7 @@ async fn read_form(
             source: ImageError::TooManyBytes { found, limit },
         };
         form.files
-            .push(read_field(field, limit, limits, too_large).await?);
+            .push(read_field(field, limit, limits, memory, too_large).await?);
     }
     if form.files.is_empty() {
         return Err(ServerError::NoImages);
@@ -148,6 +177,7 @@ async fn read_field(
     mut field: Field,
     limit: usize,
     limits: &Limits,
+    memory: &mut Reservation,
     too_large: impl Fn(usize) -> ServerError,
 ) -> Result<Bytes, ServerError> {
     let mut content = BytesMut::new();
@@ -157,6 +187,7 @@ async fn read_field(
         if found > limit {
             return Err(too_large(found));
         }
+        memory.grow(chunk.len())?;
         content.extend_from_slice(&chunk);
     }
     Ok(content.freeze())

@@ -59,12 +59,14 @@ pub(super) async fn classify(
     if query.top_k == 0 {
         return Err(ServerError::InvalidArgument("`top_k` must be at least 1".into()));
     }
-    let body = body::read(&request, payload, &state.limits, &[]).await?;
+    let (body, memory) = body::read(&request, payload, &state, &[]).await?;
     let (images, is_form) = match body {
         Body::One(image) => (vec![image], false),
         Body::Form(form) => (form.files, true),
     };
     let (stimuli, options) = (Stimuli::Images(images), Options::default());
+    // Counted with everything else of the request from here.
+    drop(memory);
     let classified =
         classification::classify(&state.inference, bundle, stimuli, query.top_k, &options).await?;
     let images = classified.images;

@@ -77,13 +77,29 @@ pub struct Answer {
 
 /// Memory that is counted for a request until this is dropped.
 #[derive(Debug)]
-pub struct Reservation(OwnedSemaphorePermit);
+pub struct Reservation {
+    permit: OwnedSemaphorePermit,
+    /// Bytes that all requests may take.
+    limit: usize,
+}
 
 impl Reservation {
+    /// Counts more.
+    ///
+    /// # Errors
+    /// [`ServerError::TensorTooLarge`] where it is more than all requests may take, [`ServerError::Busy`] where others take
+    /// too much of it now.
+    pub fn grow(&mut self, bytes: usize) -> Result<(), ServerError> {
+        let found = self.permit.num_permits() as u128 * KIB + bytes as u128;
+        let memory = Arc::clone(self.permit.semaphore());
+        self.permit.merge(take(memory, bytes as u128, found, self.limit)?);
+        Ok(())
+    }
+
     /// Gives back what is more than `bytes`.
     pub fn shrink_to(&mut self, bytes: u128) {
         let kept = usize::try_from(bytes.div_ceil(KIB)).unwrap_or(usize::MAX);
-        drop(self.0.split(self.0.num_permits().saturating_sub(kept)));
+        drop(self.permit.split(self.permit.num_permits().saturating_sub(kept)));
     }
 }
 
@@ -389,20 +405,8 @@ impl Inference {
     /// too much of it now.
     pub fn reserve(&self, bytes: u128) -> Result<Reservation, ServerError> {
         let limit = self.limits.memory_bytes;
-        if bytes > limit as u128 {
-            let what = "the request's inputs and activations (`limits.memory_bytes`)";
-            return Err(ServerError::TensorTooLarge {
-                what,
-                found: bytes,
-                limit,
-            });
-        }
-        let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
-        let permit = Arc::clone(&self.memory).try_acquire_many_owned(permits);
-        permit.map(Reservation).map_err(|_| ServerError::Busy {
-            what: format!("inputs and activations of all requests would take more than {limit} bytes"),
-            retry_after: Duration::from_secs(1),
-        })
+        let permit = take(Arc::clone(&self.memory), bytes, bytes, limit)?;
+        Ok(Reservation { permit, limit })
     }
 
     /// Bytes that a request takes besides its stimuli: its answer, and the inputs of the parts that are in work.
@@ -410,6 +414,25 @@ impl Inference {
         let in_work = images.min(self.parts_in_work * self.maximum_batch) as u128;
         plan.bytes_per_image() * images as u128 + input_bytes(bundle) * in_work
     }
+}
+
+/// Takes memory for a request that has `found` bytes with it, if that much is left of `limit`.
+fn take(
+    memory: Arc<Semaphore>,
+    bytes: u128,
+    found: u128,
+    limit: usize,
+) -> Result<OwnedSemaphorePermit, ServerError> {
+    if found > limit as u128 {
+        let what = "the request's inputs and activations (`limits.memory_bytes`)";
+        return Err(ServerError::TensorTooLarge { what, found, limit });
+    }
+    let permits = u32::try_from(bytes.div_ceil(KIB)).unwrap_or(u32::MAX);
+    let permit = memory.try_acquire_many_owned(permits);
+    permit.map_err(|_| ServerError::Busy {
+        what: format!("inputs and activations of all requests would take more than {limit} bytes"),
+        retry_after: Duration::from_secs(1),
+    })
 }
 
 fn permits(count: usize) -> Arc<Semaphore> {

@@ -1,5 +1,6 @@
 //! How many requests there are at a time, and how much memory they may take together.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use h2::client;
@@ -75,6 +76,77 @@ async fn no_more_memory_is_promised_than_there_is() {
     assert!(status.metadata().get("retry-after").is_some());
     first.abort();
     running.wait_for_waiting(0).await;
+    running.stop().await;
+}
+
+/// Bytes that are no image.
+static NONSENSE: [u8; 40_000] = [7; 40_000];
+
+/// Begins a request that never ends, until another one is refused for it. It comes after a pause, or it might be the one
+/// that takes the memory.
+async fn refused_beside<T, F: Future<Output = T>>(running: &Running, begin: impl Fn() -> F) -> T {
+    let mut attempt = 0;
+    loop {
+        let begun = begin().await;
+        attempt += 1;
+        tokio::time::sleep(Duration::from_millis(20 * attempt)).await;
+        let (status, retry_after, body) = classify(running, &NONSENSE);
+        if status == 429 {
+            assert!(retry_after.is_some());
+            return begun;
+        }
+        assert_eq!(status, 400, "{body}");
+        assert!(attempt < 100, "everything was accepted");
+    }
+}
+
+/// Waits until there is memory again.
+async fn wait_for_memory(running: &Running) {
+    for attempt in 0.. {
+        let (status, _, body) = classify(running, &NONSENSE);
+        if status == 400 {
+            return;
+        }
+        assert!(attempt < 6000, "{status}: {body}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_come_of_requests_is_counted() {
+    let repository = tempfile::tempdir().unwrap();
+    let mut config = waiting(repository.path());
+    config.limits.memory_bytes = 64 << 10;
+    let running = Running::start_config(config).await;
+    let (status, _, body) = classify(&running, &NONSENSE.repeat(2));
+    assert_eq!(status, 413, "{body}");
+    assert_message(&body, "limits.memory_bytes");
+
+    // There is no room for the same a second time, before the first is whole.
+    let address = running.url("");
+    let half = refused_beside(&running, async || {
+        let mut half = std::net::TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+        let head = "POST /v1/models/hand/classify HTTP/1.1\r\nHost: test\r\nContent-Type: image/png\r\n";
+        half.write_all(&[head.as_bytes(), b"Content-Length: 50000\r\n\r\n", &NONSENSE].concat())
+            .unwrap();
+        half
+    })
+    .await;
+    drop(half);
+    wait_for_memory(&running).await;
+
+    let url = running.grpc_url();
+    let half = refused_beside(&running, async || {
+        let (mut client, connection) = connect(&url, &client::Builder::new()).await;
+        let (answer, mut body) = client.send_request(head(&url).body(()).unwrap(), false).unwrap();
+        body.send_data(framed(&request(1000)).slice(..NONSENSE.len()), false)
+            .unwrap();
+        (answer, body, connection)
+    })
+    .await;
+    half.2.abort();
+    drop(half);
+    wait_for_memory(&running).await;
     running.stop().await;
 }
 

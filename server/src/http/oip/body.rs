@@ -1,9 +1,8 @@
-//! Bodies, compressed as the client says: requests are read up to a limit, before and after they are unpacked.
+//! Bodies, compressed as the client says: requests are unpacked up to a limit.
 
 use std::io::{self, Read, Write as _};
 
 use actix_web::http::header::{self, HeaderMap, HeaderName};
-use actix_web::web;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::read::{GzDecoder, ZlibDecoder};
@@ -87,13 +86,6 @@ impl Coding {
         };
         Ok(vec![packed.into()])
     }
-}
-
-/// Reads a body of at most `limit` bytes.
-pub(super) async fn read(payload: web::Payload, limit: usize) -> Result<Bytes, ServerError> {
-    let body = payload.to_bytes_limited(limit).await;
-    let body = body.map_err(|_| ServerError::BodyTooLarge { limit })?;
-    body.map_err(|error| ServerError::InvalidArgument(format!("the body can't be read: {error}")))
 }
 
 /// A header's value in lower case; empty where there is none.

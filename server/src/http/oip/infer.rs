@@ -3,12 +3,13 @@
 use actix_web::http::header::{self, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 
-use super::body::{self, Coding};
+use super::body::Coding;
 use super::error::ProtocolError;
 use super::response::Form;
 use super::{Named, request};
 use crate::error::{InternalError, ServerError};
 use crate::http::answer::sized;
+use crate::http::body::read_all;
 use crate::oip::infer;
 use crate::state::State;
 
@@ -28,10 +29,21 @@ pub(super) async fn infer(
     );
     let answer_coding = Coding::of_answer(request.headers());
     let limit = state.limits.body_bytes;
-    let body = body::read(payload, limit).await?;
-    let parse = move || request::parse(model, version, &coding.unpack(body, limit)?, json_length);
+    let mut memory = state.inference.reserve(0)?;
+    let mut body = read_all(payload, limit, &mut memory).await?;
+    if coding != Coding::Identity {
+        let mut unpacked = state.inference.reserve(limit as u128)?;
+        body = blocking(move || coding.unpack(body, limit)).await??;
+        unpacked.shrink_to(body.len() as u128);
+        memory = unpacked;
+    }
+    let json = json_length.map_or(body.len(), |length| length.min(body.len()));
+    let parsing = state.inference.reserve(request::PARSED * json as u128)?;
+    let parse = move || request::parse(model, version, &body, json_length);
     let mut parsed = blocking(parse).await??;
     let form = Form::of(&mut parsed);
+    // Counted with everything else of the request from here.
+    drop((memory, parsing));
     let answer = infer::infer(&state, parsed.request, None).await?;
     // Numbers are many times as long as text.
     let mut text = state.inference.reserve(form.most_text(&answer))?;

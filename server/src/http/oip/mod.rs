@@ -4,6 +4,7 @@ mod body;
 mod error;
 mod infer;
 mod models;
+mod parameters;
 mod repository;
 mod request;
 mod response;

@@ -4,15 +4,20 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 
+use super::Named;
 use super::error::ProtocolError;
-use super::{Named, body};
+use super::parameters::Parameters;
 use crate::error::ServerError;
 use crate::front::call::Call;
+use crate::http::body;
 use crate::oip::admission::check_load_parameters;
 use crate::repository::{BundleState, IndexEntry};
 use crate::state::State;
+
+/// Bytes of a request's body at most: it says little, and is read on a thread that serves connections.
+const BODY_BYTES: usize = 64 << 10;
 
 /// What a request for the index may say.
 #[derive(Default, Deserialize)]
@@ -26,7 +31,7 @@ struct IndexRequest {
 #[derive(Default, Deserialize)]
 struct ChangeRequest {
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
 }
 
 #[derive(Serialize)]
@@ -68,7 +73,7 @@ pub(super) async fn load(
 ) -> Result<HttpResponse, ProtocolError> {
     let Named { model, .. } = Named::of(&request)?;
     let change: ChangeRequest = read(&state, payload).await?;
-    check_load_parameters(change.parameters.keys().map(String::as_str))?;
+    check_load_parameters(change.parameters.names())?;
     state.repository()?.load(&model).await?;
     Ok(HttpResponse::Ok().json(json!({})))
 }
@@ -90,13 +95,19 @@ async fn read<T: Default + for<'de> Deserialize<'de>>(
     state: &State,
     payload: web::Payload,
 ) -> Result<T, ServerError> {
-    let body = body::read(payload, state.limits.body_bytes).await?;
+    let limit = state.limits.body_bytes.min(BODY_BYTES);
+    let body = body::read_all(payload, limit, &mut state.inference.reserve(0)?).await?;
     if body.is_empty() {
         return Ok(T::default());
     }
+    let wrong = |problem: &dyn std::fmt::Display| {
+        ServerError::InvalidArgument(format!(
+            "the request is not the JSON that it should be: {problem}"
+        ))
+    };
     // A list would do for a structure, otherwise.
-    let object = serde_json::from_slice(&body).map(Value::Object);
-    object.and_then(serde_json::from_value).map_err(|error| {
-        ServerError::InvalidArgument(format!("the request is not the JSON that it should be: {error}"))
-    })
+    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(wrong(&"expected an object"));
+    }
+    serde_json::from_slice(&body).map_err(|error| wrong(&error))
 }

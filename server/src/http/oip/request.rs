@@ -5,8 +5,8 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
-use serde_json::{Map, Value};
 
+use super::parameters::{Parameters, at_most};
 use crate::error::ServerError;
 use crate::oip::admission::check_tensor_parameters;
 use crate::oip::infer::{Elements, InferRequest, InputTensor};
@@ -18,6 +18,13 @@ const BINARY_SIZE: &str = "binary_data_size";
 const BINARY: &str = "binary_data";
 /// How a request says the same of all outputs.
 const BINARY_OUTPUT: &str = "binary_data_output";
+
+/// Inputs of a request at most: a network has one.
+const INPUTS: usize = 16;
+/// Outputs of a request at most: more than any network has layers.
+const OUTPUTS: usize = 4096;
+/// Dimensions of a tensor at most.
+const DIMENSIONS: usize = 32;
 
 /// A request, and how its answer is to be written.
 #[derive(Debug, PartialEq)]
@@ -37,19 +44,21 @@ struct Json {
     #[serde(default)]
     id: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
+    #[serde(deserialize_with = "at_most::<INPUTS, _, _>")]
     inputs: Vec<JsonInput>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<OUTPUTS, _, _>")]
     outputs: Vec<JsonOutput>,
 }
 
 #[derive(Deserialize)]
 struct JsonInput {
     name: String,
+    #[serde(deserialize_with = "at_most::<DIMENSIONS, _, _>")]
     shape: Vec<i64>,
     datatype: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
     data: Option<Numbers>,
 }
 
@@ -57,8 +66,11 @@ struct JsonInput {
 struct JsonOutput {
     name: String,
     #[serde(default)]
-    parameters: Map<String, Value>,
+    parameters: Parameters,
 }
+
+/// Bytes that parsing takes at most for each of JSON: an element of two is a number of four in a list that grows by half.
+pub(super) const PARSED: u128 = 8;
 
 /// Reads a request to a model. `json_length` is the length of the JSON, where something follows it.
 pub(super) fn parse(
@@ -86,12 +98,12 @@ pub(super) fn parse(
             raw.len()
         )));
     }
-    let urgency = Urgency::of(|name| json.parameters.get(name).map(Value::as_u64))?;
+    let urgency = Urgency::of(|name| json.parameters.whole_number(name))?;
     let raw_by_default = flag(&json.parameters, BINARY_OUTPUT)?.unwrap_or(false);
     let mut outputs = Vec::with_capacity(json.outputs.len());
     let mut wanted_raw = Vec::with_capacity(json.outputs.len());
     for output in json.outputs {
-        check_tensor_parameters(&output.name, output.parameters.keys().map(String::as_str))?;
+        check_tensor_parameters(&output.name, output.parameters.names())?;
         wanted_raw.push(flag(&output.parameters, BINARY)?.unwrap_or(raw_by_default));
         outputs.push(output.name);
     }
@@ -112,16 +124,16 @@ pub(super) fn parse(
 impl JsonInput {
     /// The tensor; raw elements are taken from the front of `raw`.
     fn tensor(self, raw: &mut Bytes) -> Result<InputTensor, ServerError> {
-        check_tensor_parameters(&self.name, self.parameters.keys().map(String::as_str))?;
+        check_tensor_parameters(&self.name, self.parameters.names())?;
         let invalid = |what: String| ServerError::InvalidArgument(format!("input `{}`: {what}", self.name));
-        let elements = match (self.parameters.get(BINARY_SIZE), self.data) {
+        let elements = match (self.parameters.whole_number(BINARY_SIZE), self.data) {
             (Some(_), Some(_)) => {
                 return Err(invalid(format!(
                     "it has both `data` and `{BINARY_SIZE}`, expected one of them"
                 )));
             }
             (Some(size), None) => {
-                let size = size.as_u64().and_then(|size| usize::try_from(size).ok());
+                let size = size.and_then(|size| usize::try_from(size).ok());
                 let size =
                     size.ok_or_else(|| invalid(format!("`{BINARY_SIZE}` is not a number of bytes")))?;
                 if size > raw.len() {
@@ -143,13 +155,14 @@ impl JsonInput {
 }
 
 /// A parameter that is true or false.
-fn flag(parameters: &Map<String, Value>, name: &str) -> Result<Option<bool>, ServerError> {
-    let Some(value) = parameters.get(name) else {
-        return Ok(None);
-    };
-    let flag = value.as_bool();
-    flag.map(Some)
-        .ok_or_else(|| ServerError::InvalidArgument(format!("`{name}` is {value}, expected true or false")))
+fn flag(parameters: &Parameters, name: &str) -> Result<Option<bool>, ServerError> {
+    match parameters.flag(name) {
+        None => Ok(None),
+        Some(Some(flag)) => Ok(Some(flag)),
+        Some(None) => Err(ServerError::InvalidArgument(format!(
+            "the parameter `{name}` is something else, expected true or false"
+        ))),
+    }
 }
 
 /// The elements of a tensor: numbers in one list, or in lists of lists as the shape has dimensions.
