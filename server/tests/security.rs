@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::inference::ModelInferRequest;
+use proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use proto::ventral::v1::ventral_client::VentralClient;
 use proto::ventral::v1::{GetModelRequest, ListModelsRequest};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -468,6 +470,25 @@ async fn a_token_past_its_rate_is_refused_on_both_ports() {
         200,
         "others are not concerned"
     );
+    guarded.running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_request_of_a_stream_counts() {
+    let guarded = Guarded::start().await;
+    let url = guarded.running.grpc_url();
+    let mut client = GrpcInferenceServiceClient::connect(url).await.unwrap();
+    let request = ModelInferRequest {
+        model_name: "hand".into(),
+        ..Default::default()
+    };
+    let requests = futures_util::stream::iter([request.clone(), request]);
+    let answers = client.model_stream_infer(with_token(requests, Some(&guarded.slow)));
+    let mut answers = answers.await.unwrap().into_inner();
+    for problem in ["input", "more requests than it may"] {
+        let message = answers.message().await.unwrap().unwrap().error_message;
+        assert!(message.contains(problem), "{message}");
+    }
     guarded.running.stop().await;
 }
 

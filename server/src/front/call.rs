@@ -58,6 +58,14 @@ impl Call {
         Ok(())
     }
 
+    /// Counts one more request of a stream of them; the first was counted when the stream began.
+    ///
+    /// # Errors
+    /// [`ServerError::Refused`] where the caller may not send as many.
+    pub fn another_request(&self) -> Result<(), ServerError> {
+        Ok(self.caller.another_request()?)
+    }
+
     /// Whether a list of models shows this one to the caller.
     pub fn may_see(&self, model: &str) -> bool {
         self.caller.may_use(model)

@@ -99,10 +99,7 @@ impl Access {
         let token = authorization.and_then(bearer).ok_or(Refusal::NoToken)?;
         let identity = tokens.identify(token).ok_or(Refusal::UnknownToken)?;
         let name = || identity.name.clone();
-        if let Some(rate) = &identity.rate {
-            rate.take(Instant::now())
-                .map_err(|wait| Refusal::TooMany { name: name(), wait })?;
-        }
+        within_rate(identity)?;
         if need == Need::Admin && !identity.is_admin {
             return Err(Refusal::NotAdmin { name: name() });
         }
@@ -119,6 +116,17 @@ impl Caller {
         match self {
             Self::Anyone => true,
             Self::Owner(identity) => identity.may_use(model),
+        }
+    }
+
+    /// Counts one more request of a call that may be several.
+    ///
+    /// # Errors
+    /// [`Refusal::TooMany`].
+    pub fn another_request(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Anyone => Ok(()),
+            Self::Owner(identity) => within_rate(identity),
         }
     }
 
@@ -164,6 +172,15 @@ impl Refusal {
             _ => None,
         }
     }
+}
+
+fn within_rate(identity: &Identity) -> Result<(), Refusal> {
+    let Some(rate) = &identity.rate else {
+        return Ok(());
+    };
+    let name = || identity.name.clone();
+    rate.take(Instant::now())
+        .map_err(|wait| Refusal::TooMany { name: name(), wait })
 }
 
 /// Rounded up: too early would be refused again.

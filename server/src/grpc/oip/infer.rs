@@ -46,15 +46,20 @@ pub(super) async fn infer(
     Ok((response, answer.reservation))
 }
 
-/// Answers one request of a stream: an error is a message, so that the stream goes on. The memory of an answer is counted
+/// Answers one request of a stream, if it is admitted: an error is a message, so that the stream goes on. The memory of an answer is counted
 /// until the reservation is dropped.
 pub(super) async fn infer_streamed(
     state: &State,
+    admitted: Result<(), ServerError>,
     request: ModelInferRequest,
     deadline: Option<Instant>,
 ) -> (ModelStreamInferResponse, Option<Reservation>) {
     let id = request.id.clone();
-    match infer(state, request, deadline).await {
+    let answered = match admitted {
+        Ok(()) => infer(state, request, deadline).await,
+        Err(refused) => Err(refused),
+    };
+    match answered {
         Ok((response, reservation)) => {
             let response = ModelStreamInferResponse {
                 error_message: String::new(),

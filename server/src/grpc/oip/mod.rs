@@ -128,14 +128,17 @@ impl GrpcInferenceService for Service {
                 Ok::<_, Status>((request?, place))
             }
         });
+        let mut is_first = true;
         // A request is a task of its own: what a slow client leaves unread must not keep hold of what others wait for.
         let answer = move |request: Result<(ModelInferRequest, OwnedSemaphorePermit), Status>| {
             let (state, call) = (Arc::clone(&state), Arc::clone(&call));
+            let is_first = std::mem::take(&mut is_first);
             let answer = async move {
                 let (request, place) = request?;
                 // Not a message, as other errors are: who may not use a model is sent away.
                 call.use_model(&request.model_name).map_err(Status::from)?;
-                let (answer, reservation) = infer::infer_streamed(&state, request, deadline).await;
+                let admitted = if is_first { Ok(()) } else { call.another_request() };
+                let (answer, reservation) = infer::infer_streamed(&state, admitted, request, deadline).await;
                 Ok((answer, (reservation, place)))
             };
             let task = AbortOnDropHandle::new(tokio::spawn(answer.in_current_span()));
