@@ -13,6 +13,7 @@ use proto::ventral::v1::stimulus_group::Stimuli as GroupStimuli;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
+use tracing::{Instrument as _, Span};
 
 use super::{messages, silence};
 use crate::error::{InternalError, ServerError};
@@ -92,7 +93,7 @@ impl Groups {
                 }
             }
         });
-        let shared = Arc::clone(self);
+        let (shared, span) = (Arc::clone(self), Span::current());
         // A group is a task of its own: what a slow client leaves unread must not keep hold of permits that others wait for.
         let made = groups.map(move |group| {
             let (shared, make) = (Arc::clone(&shared), make.clone());
@@ -100,7 +101,7 @@ impl Groups {
                 let computed = shared.answer(group?).await?;
                 Ok(make(shared, computed).await?)
             };
-            let task = AbortOnDropHandle::new(tokio::spawn(answer));
+            let task = AbortOnDropHandle::new(tokio::spawn(answer.instrument(span.clone())));
             async {
                 task.await
                     .unwrap_or_else(|error| Err(ServerError::from(InternalError::from(error)).into()))
