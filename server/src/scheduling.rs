@@ -43,7 +43,7 @@ impl Default for Scheduling {
             maximum_delay: Duration::ZERO,
             maximum_wait: Duration::from_secs(30),
             instances: NonZeroUsize::MIN,
-            kept_sessions: NonZeroUsize::MIN.saturating_add(31),
+            kept_sessions: NonZeroUsize::MIN.saturating_add(7),
             concurrent_runs: None,
         }
     }
