@@ -235,12 +235,17 @@ async fn what_is_exclusive_or_split_is_what_onnx_runtime_computes() {
     }
     for request in requests {
         let (images, found) = request.await.unwrap();
-        assert_eq!(
-            bits(&found),
-            bits(&alone(&folder, &images)),
-            "{} images",
-            images.len() / 16
-        );
+        let expected = alone(&folder, &images);
+        let count = images.len() / 16;
+        let exact = if count > SAME_PARTS {
+            LAYERS.len() - 1
+        } else {
+            LAYERS.len()
+        };
+        assert_eq!(bits(&found[..exact]), bits(&expected[..exact]), "{count} images");
+        for (found, expected) in found.iter().zip(&expected).skip(exact) {
+            assert!(difference(found, expected) <= BOUND);
+        }
     }
     running.stop().await;
 }

@@ -59,6 +59,39 @@ fn anonymous_memory() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
 }
 
+fn request(model: &str, layers: &[&str]) -> GetActivationsRequest {
+    let input: Vec<f32> = (1..=16_u8).map(f32::from).collect();
+    GetActivationsRequest {
+        model: model.into(),
+        version: String::new(),
+        layers: layers.iter().map(ToString::to_string).collect(),
+        stimuli: Some(Stimuli::Tensor(Tensor {
+            name: String::new(),
+            shape: vec![1, 1, 4, 4],
+            data_type: TensorType::Float32 as i32,
+            data: to_bytes(&input).into(),
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}
+
+/// Anonymous memory while a server runs whose weights are next to nothing. What a server takes besides them depends on the
+/// machine: it has threads for every core.
+async fn memory_of_a_small_server() -> usize {
+    let repository = tempfile::tempdir().unwrap();
+    Bundle::new().write(repository.path(), "small", 1);
+    let running = Running::start(repository.path()).await;
+    let mut client = running.client().await;
+    for layers in [vec!["layer1"], vec!["relu", "layer1"]] {
+        client.get_activations(request("small", &layers)).await.unwrap();
+    }
+    let memory = anonymous_memory();
+    drop(client);
+    running.stop().await;
+    memory
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_share_the_pages_of_the_weights() {
     let repository = tempfile::tempdir().unwrap();
@@ -71,25 +104,15 @@ async fn sessions_share_the_pages_of_the_weights() {
     file.write_all(&to_bytes(&[2.0; WIDTH])).unwrap();
     drop(file);
 
-    let before = anonymous_memory();
+    let before = memory_of_a_small_server().await;
     let running = Running::start(repository.path()).await;
     let mut client = running.client().await;
-    let input: Vec<f32> = (1..=16_u8).map(f32::from).collect();
     for layers in [vec!["layer1"], vec!["relu", "layer1"]] {
-        let request = GetActivationsRequest {
-            model: "large".into(),
-            version: String::new(),
-            layers: layers.iter().map(ToString::to_string).collect(),
-            stimuli: Some(Stimuli::Tensor(Tensor {
-                name: String::new(),
-                shape: vec![1, 1, 4, 4],
-                data_type: TensorType::Float32 as i32,
-                data: to_bytes(&input).into(),
-                ..Default::default()
-            })),
-            ..Default::default()
-        };
-        let response = client.get_activations(request).await.unwrap().into_inner();
+        let response = client
+            .get_activations(request("large", &layers))
+            .await
+            .unwrap()
+            .into_inner();
         let values = to_values(&response.activations.last().unwrap().data);
         let mut expected = vec![0.0; 32];
         (expected[0], expected[16]) = (2.0, 2.0);

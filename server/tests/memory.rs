@@ -66,15 +66,18 @@ async fn memory_does_not_grow_with_the_number_of_requests() {
         }
     };
     run(requests / 10).await;
-    let before = resident_memory(program.id());
-    run(requests - requests / 10).await;
-    let grown = resident_memory(program.id()).saturating_sub(before);
-    assert!(
-        grown < GROWTH,
-        "{} KiB more than {} KiB",
-        grown >> 10,
-        before >> 10
-    );
+    let mut before = resident_memory(program.id());
+    // The allocator may settle late, but only once: what leaks grows both times.
+    for is_last in [false, true] {
+        run(requests - requests / 10).await;
+        let now = resident_memory(program.id());
+        let grown = now.saturating_sub(before);
+        if grown < GROWTH {
+            break;
+        }
+        assert!(!is_last, "{} KiB more than {} KiB", grown >> 10, before >> 10);
+        before = now;
+    }
     program.signal("TERM");
     assert_eq!(program.end().0, Some(0));
 }

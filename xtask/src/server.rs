@@ -158,6 +158,7 @@ fn lines_of(output: impl std::io::Read + Send + 'static) -> Receiver<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -170,6 +171,24 @@ mod tests {
         path
     }
 
+    /// Starts such a program, once it can be run: a program that another test starts inherits the file while it is still
+    /// open for writing, and lets go of it a moment later.
+    fn start(program: &Path, folder: &Path) -> Result<Server> {
+        let mut pauses = 0..6000;
+        loop {
+            let started = Server::start(program, folder, &folder.join("log"));
+            let cause = started
+                .as_ref()
+                .err()
+                .and_then(|error| error.downcast_ref::<io::Error>());
+            let is_busy = cause.is_some_and(|error| error.kind() == io::ErrorKind::ExecutableFileBusy);
+            if !is_busy || pauses.next().is_none() {
+                return started;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     #[test]
     fn a_server_is_started_and_stopped() {
         let folder = tempfile::tempdir().unwrap();
@@ -177,7 +196,7 @@ mod tests {
         let script = "trap 'exit 0' TERM\necho 'http listening on http://127.0.0.1:1'\n\
             echo 'grpc listening on http://127.0.0.1:2'\nwhile :; do sleep 0.05; done";
         let program = program(folder.path(), script);
-        let server = Server::start(&program, folder.path(), &folder.path().join("log")).unwrap();
+        let server = start(&program, folder.path()).unwrap();
         assert_eq!(server.http, "http://127.0.0.1:1");
         assert_eq!(server.grpc, "http://127.0.0.1:2");
         server.stop().unwrap();
@@ -187,7 +206,7 @@ mod tests {
     fn a_server_that_ends_early_leaves_its_last_words() {
         let folder = tempfile::tempdir().unwrap();
         let program = program(folder.path(), "echo 'error: the port is taken' >&2\nexit 3");
-        let started = Server::start(&program, folder.path(), &folder.path().join("log"));
+        let started = start(&program, folder.path());
         let message = started.err().unwrap().to_string();
         assert!(message.contains("exit status: 3"), "{message}");
         assert!(message.ends_with("the port is taken"), "{message}");

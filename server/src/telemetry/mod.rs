@@ -86,7 +86,7 @@ impl Telemetry {
         Ok(Self { spans, _log: guard })
     }
 
-    /// Exports what hasn't been exported, for a few seconds at most. The runtime that [`Self::start`] saw must still run,
+    /// Exports what hasn't been exported, for some seconds at most. The runtime that [`Self::start`] saw must still run,
     /// and the caller must not be one of its threads.
     pub fn export_last_spans(&self) {
         if let Some(spans) = &self.spans

@@ -17,7 +17,7 @@ use super::TelemetryError;
 use crate::config::TracingConfig;
 
 /// How long the last spans may take to be exported.
-pub const LAST_EXPORT: Duration = Duration::from_secs(3);
+pub const LAST_EXPORT: Duration = Duration::from_secs(10);
 
 /// The headers that trace context comes in.
 const HEADERS: [&str; 2] = ["traceparent", "tracestate"];

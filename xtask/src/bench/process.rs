@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn a_programs_peak_is_seen() {
         // The shell holds a string of 64 MiB for a moment.
-        let script = "x=$(head -c 67108864 /dev/zero | tr '\\0' x); sleep 0.2; echo ${#x} > /dev/null";
+        let script = "x=$(head -c 67108864 /dev/zero | tr '\\0' x); sleep 2; echo ${#x} > /dev/null";
         let usage = run(Command::new("sh").args(["-c", script])).unwrap();
         assert!(usage.peak_resident >= 64 << 20, "{usage:?}");
         assert!(usage.peak_anonymous >= 64 << 20, "{usage:?}");

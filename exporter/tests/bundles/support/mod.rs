@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use exporter::export::{ExportRequest, ExportSummary, export};
 use exporter::selection::LayerSelection;
@@ -148,7 +149,22 @@ impl Fixture {
     }
 
     pub fn export(&self, selection: LayerSelection) -> PathBuf {
-        self.try_export(selection).unwrap().path
+        self.export_with_summary(selection).path
+    }
+
+    /// Exports to the next version, once no one else does. A program that another test starts inherits the lock of an export
+    /// that has just ended, and lets go of it a moment later, when it runs.
+    pub fn export_with_summary(&self, selection: LayerSelection) -> ExportSummary {
+        let request = self.request(selection);
+        let mut pauses = 0..6000;
+        loop {
+            match export(&request, &mut |_| ControlFlow::Continue(())) {
+                Err(ExportError::Busy { .. }) if pauses.next().is_some() => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                exported => return exported.unwrap(),
+            }
+        }
     }
 
     /// What the formula gives for random images: `input` and every layer.
