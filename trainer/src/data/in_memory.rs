@@ -20,14 +20,16 @@ impl Images {
     /// `pixels` is `[N, H, W, C]`, `labels` `[N]`, `shape` (C, H, W).
     ///
     /// # Errors
-    /// [`DataError::Inconsistent`] where their lengths contradict each other.
+    /// [`DataError::Inconsistent`] where their lengths contradict each other, or there are no pixels.
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u8>,
         (channels, height, width): (usize, usize, usize),
     ) -> Result<Self, DataError> {
-        let expected = labels.len().checked_mul(channels * height * width);
-        if labels.is_empty() || expected != Some(pixels.len()) {
+        let lengths = [labels.len(), channels, height, width];
+        let expected = lengths.into_iter().try_fold(1_usize, usize::checked_mul);
+        // Images without pixels are none, either.
+        if pixels.is_empty() || expected != Some(pixels.len()) {
             let message = format!(
                 "{} bytes of pixels don't make {} images of {height}x{width}x{channels}",
                 pixels.len(),
@@ -153,6 +155,8 @@ mod tests {
     fn lengths_that_contradict_each_other_are_refused() {
         assert!(Images::new(vec![0; 7], vec![0, 1], (1, 2, 2)).is_err());
         assert!(Images::new(vec![], vec![], (1, 2, 2)).is_err());
+        assert!(Images::new(vec![], vec![0, 1], (1, 0, 0)).is_err());
+        assert!(Images::new(vec![], vec![0, 1], (0, 2, 2)).is_err());
     }
 
     #[test]
