@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use image::ImageFormat;
-use model::image::{ImageError, Limits, decode};
+use model::image::{ImageError, Limits};
 use model::preprocessing::PreprocessingError;
 use model::{InputShape, Preprocessing};
 use tch::{Device, TchError, Tensor};
 use thiserror::Error;
+
+use super::decoding::decode;
 
 /// Why image files can't be used.
 #[derive(Debug, Error)]

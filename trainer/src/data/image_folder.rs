@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::ColorMode;
-use model::image::{Limits, Pixels, decode};
+use model::image::{Limits, Pixels};
 
+use super::decoding::decode;
 use super::image_files::has_image_name;
 use super::source::{Source, native_size, read_image};
 use super::{DataError, DataSet, DataSetKind, NativeSize, Split, wordnet};

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use model::ColorMode;
-use model::image::{Limits, decode, format_name};
+use model::image::{Limits, format_name};
 use serde::Serialize;
 
+use super::decoding::decode;
 use super::source::color_of;
 use super::{DataError, DataSet, NativeSize, Split};
 

@@ -7,6 +7,7 @@ mod augmentation;
 mod buffers;
 mod cifar;
 mod classes;
+mod decoding;
 mod embedded;
 mod error;
 mod idx;

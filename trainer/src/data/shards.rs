@@ -8,8 +8,9 @@ use std::path::Path;
 
 use model::ColorMode;
 use model::class_names;
-use model::image::{Limits, Pixels, decode};
+use model::image::{Limits, Pixels};
 
+use super::decoding::decode;
 use super::source::{Source, native_size};
 use super::{DataError, DataSet, DataSetKind, NativeSize, Split};
 use index::Index;

@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-use model::image::{ImageError, Limits, Pixels, dimensions};
+use model::image::{ImageError, Limits, Pixels};
 use model::{ColorMode, InputShape};
 
 use super::DataError;
+use super::decoding::dimensions;
 
 /// Images whose headers are read to learn whether all have one size.
 const PROBES: usize = 32;
