@@ -108,6 +108,46 @@ fn a_full_network_fits_a_card_of_24_gigabytes() {
     assert!(peak < 20e9, "{peak}");
 }
 
+/// Whether the code checks for overflow or not.
+#[test]
+fn numbers_that_no_machine_has_do_not_fit() {
+    let refused = |options: &[&str]| {
+        let fixed = ["plan", "--json", "--memory-limit", "20GiB", "--device", "cpu"];
+        let output = trainer(&[&fixed[..], &NETWORK, options].concat());
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(plan["peak"].as_u64(), Some(u64::MAX), "{options:?}");
+    };
+    for images in ["9000000000000000", "18446744073709551615"] {
+        refused(&["--batch-size", images]);
+        refused(&["--batch-size", images, "--micro-batch", "7"]);
+        refused(&["--batch-size", images, "--recompute-activations"]);
+    }
+    let sleep = ["--sleep-every", "18446744073709551615", "--sleep", "anti-hebbian"];
+    let plan = plan(&[&NETWORK[..], &sleep, &["--sleep-batch", "18446744073709551615"]].concat());
+    assert_eq!(plan["step"]["sleep"], 0);
+}
+
+#[test]
+fn what_training_would_refuse_is_not_planned() {
+    let said = |options: &[&str]| {
+        let refused = trainer(&[&["plan"][..], options].concat());
+        assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+        assert!(refused.stdout.is_empty(), "{refused:?}");
+        String::from_utf8(refused.stderr).unwrap()
+    };
+    let unstable = said(&["--preset", "lc-sleep10-conv", "--sleep", "anti-hebbian"]);
+    assert!(
+        unstable.contains("the sleep phase would drive the weights of `layer4"),
+        "{unstable}"
+    );
+    let single = said(&["--batch-size", "1", "--width", "8", "--input-size", "32"]);
+    assert!(
+        single.contains("`layer4.0.bn1` has one position") && single.contains("--batch-size"),
+        "{single}"
+    );
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_the_plan() {
     let folder = tempfile::tempdir().unwrap();

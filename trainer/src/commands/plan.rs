@@ -13,6 +13,7 @@ use super::step_arguments::StepArguments;
 use crate::device::{DeviceChoice, DeviceError};
 use crate::plan::Plan;
 use crate::run::execution::Memory;
+use crate::training::check_batch_size;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -47,6 +48,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .architecture(input, arguments.input.classes)
         .network()?;
     let setup = run.setup(device);
+    // What `trainer train` refuses isn't planned.
+    if let Some((phase, _)) = setup.sleep {
+        phase.check(&network)?;
+    }
+    check_batch_size(&network, setup.batch_size)?;
     let plan = Plan::new(&network, &setup);
     if arguments.json {
         println!(

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use model::checkpoint::{Dtype, View};
 use model::network::TensorRole;
 use model::{CheckpointError, Network};
-use tch::{Device, Kind, TchError, Tensor};
+use tch::{Device, Kind, TchError, Tensor, no_grad};
 
 use super::NetworkError;
 
@@ -121,6 +121,23 @@ impl TensorStore {
         trained.map(|entry| (entry.name.as_str(), &entry.tensor))
     }
 
+    /// Whether every number is finite.
+    ///
+    /// # Errors
+    /// libtorch's.
+    pub fn is_finite(&self) -> Result<bool, TchError> {
+        no_grad(|| {
+            for (_, tensor) in self.tensors() {
+                // Neither copies the tensor, as libtorch's own test does, and both are NaN where one number is.
+                let (least, most) = tensor.f_aminmax(None, false)?;
+                if !(least.f_double_value(&[])?.is_finite() && most.f_double_value(&[])?.is_finite()) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
     /// Every tensor, to be written to a checkpoint.
     pub fn stored(&self) -> Vec<(String, StoredTensor)> {
         self.tensors()
@@ -186,5 +203,31 @@ impl View for StoredTensor {
             _ => 4,
         };
         self.shape.iter().product::<usize>() * width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_that_is_not_finite_is_found_wherever_it_is() {
+        let store = |values: &[f32]| {
+            let weights = Tensor::from_slice(values);
+            let role = TensorRole::Parameter;
+            let count = ("count".to_owned(), TensorRole::BatchCount, Tensor::from(3_i64));
+            TensorStore::new(vec![("weights".to_owned(), role, weights), count]).unwrap()
+        };
+        // Longer than a register, with a rest.
+        let finite: Vec<f32> = (0..37).map(|index| index as f32 - 20.0).collect();
+        assert!(store(&finite).is_finite().unwrap());
+        assert!(store(&[f32::MAX, f32::MAX]).is_finite().unwrap());
+        for index in 0..finite.len() {
+            for ruined in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut values = finite.clone();
+                values[index] = ruined;
+                assert!(!store(&values).is_finite().unwrap(), "{ruined} at {index}");
+            }
+        }
     }
 }

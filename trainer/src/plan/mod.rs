@@ -3,11 +3,14 @@
 mod activations;
 mod available;
 mod fit;
+mod sleep;
 mod step;
 mod table;
 
 pub use available::available_memory;
 pub use fit::TooLarge;
+
+use std::num::Saturating;
 
 use model::{Convolution, InputShape, Network};
 use serde::Serialize;
@@ -17,11 +20,14 @@ use crate::precision::Precision;
 use crate::training::{OptimizerOptions, SleepPhase};
 
 /// libtorch's code and what it sets up when it computes: measured with networks of next to no weights.
-const RUNTIME_CPU: u64 = 180 << 20;
+const RUNTIME_CPU: Count = Saturating(180 << 20);
 /// A CUDA context with the kernels of cuBLAS and cuDNN; an allowance, as it differs between GPUs.
-const RUNTIME_CUDA: u64 = 1 << 30;
+const RUNTIME_CUDA: Count = Saturating(1 << 30);
 /// float32.
-const SINGLE: u64 = 4;
+const SINGLE: Count = Saturating(4);
+
+/// Numbers or bytes. Options may be as large as they like: what they come to is too much then, instead of wrapping to little.
+type Count = Saturating<u64>;
 
 /// What decides how much a run needs, beside its network.
 #[derive(Clone, Copy, Debug)]
@@ -85,12 +91,12 @@ impl Setup {
 impl Plan {
     /// The plan for a network.
     pub fn new(network: &Network, setup: &Setup) -> Self {
-        let parameters = network.parameter_count() as u64;
-        let local: u64 = layers(network).map(|layer| layer.weight_count() as u64).sum();
+        let parameters = count(network.parameter_count());
+        let local: Count = layers(network).map(|layer| count(layer.weight_count())).sum();
         let largest = layers(network)
-            .map(|layer| layer.weight_count() as u64)
+            .map(|layer| count(layer.weight_count()))
             .max()
-            .unwrap_or(0);
+            .unwrap_or_default();
         let held = vec![
             need(
                 "weights",
@@ -107,17 +113,18 @@ impl Plan {
                 "code, threads and caches, about".into(),
             ),
         ];
-        let mut between_steps: Vec<Need> = sleep(network, setup).into_iter().collect();
+        let mut between_steps: Vec<Need> = sleep::phase(network, setup).into_iter().collect();
         if !setup.cuda {
             let note = "the largest tensor on its way to a file".to_owned();
             between_steps.push(need("checkpoint", SINGLE * largest, note));
         }
-        let peak = held.iter().map(|need| need.bytes).sum::<u64>()
-            + between_steps.iter().map(|need| need.bytes).max().unwrap_or(0);
+        let bytes = |need: &Need| Saturating(need.bytes);
+        let peak =
+            held.iter().map(bytes).sum::<Count>() + between_steps.iter().map(bytes).max().unwrap_or_default();
         Self {
             held,
             between_steps,
-            peak,
+            peak: peak.0,
             step: step::Step::new(network, setup),
         }
     }
@@ -131,17 +138,22 @@ fn images(network: &Network, setup: &Setup) -> Need {
         width,
     } = network.input;
     let batches = if setup.cuda { 1 } else { 1 + AHEAD };
-    let values = batches * setup.batch_size * channels * height * width;
+    let values = count(batches) * count(setup.batch_size) * count(channels * height * width);
     let note = if setup.cuda {
         "the batch in use".to_owned()
     } else {
         format!("the batch in use and {AHEAD} that are loaded ahead")
     };
-    need("images", SINGLE * values as u64, note)
+    need("images", SINGLE * values, note)
 }
 
-fn need(name: &'static str, bytes: u64, note: String) -> Need {
+fn need(name: &'static str, bytes: Count, note: String) -> Need {
+    let bytes = bytes.0;
     Need { name, bytes, note }
+}
+
+fn count(number: usize) -> Count {
+    Saturating(number as u64)
 }
 
 /// The locally connected ones.
@@ -149,19 +161,19 @@ fn layers(network: &Network) -> impl Iterator<Item = &Convolution> {
     network.convolutions().filter(|layer| layer.locally_connected)
 }
 
-fn moments(parameters: u64, setup: &Setup) -> Need {
-    let (count, size) = (
-        setup.optimizer.moment_names().len() as u64,
-        setup.optimizer.moments.size() as u64,
+fn moments(parameters: Count, setup: &Setup) -> Need {
+    let (names, size) = (
+        setup.optimizer.moment_names().len(),
+        setup.optimizer.moments.size(),
     );
-    let note = match count {
+    let note = match names {
         0 => "none".to_owned(),
-        _ => format!("{count} a weight, of {size} bytes"),
+        _ => format!("{names} a weight, of {size} bytes"),
     };
-    need("moments", count * size * parameters, note)
+    need("moments", count(names) * count(size) * parameters, note)
 }
 
-fn gradients(parameters: u64, local: u64, largest: u64, setup: &Setup) -> Need {
+fn gradients(parameters: Count, local: Count, largest: Count, setup: &Setup) -> Need {
     let others = parameters - local;
     if setup.keeps_gradients() {
         let why = if setup.precision == Precision::Fp16 {
@@ -177,25 +189,4 @@ fn gradients(parameters: u64, local: u64, largest: u64, setup: &Setup) -> Need {
     }
     let note = "of what is not locally connected; layers are updated as theirs are computed".to_owned();
     need("gradients", SINGLE * others, note)
-}
-
-/// Two classes of weights of the largest layer and, where it is anti-Hebbian, its two K x K matrices.
-fn sleep(network: &Network, setup: &Setup) -> Option<Need> {
-    let (phase, _) = setup.sleep?;
-    let of_layer = |layer: &Convolution| {
-        let classes = (layer.kernel_size * layer.kernel_size) as u64;
-        let fan_in = layer.fan_in() as u64;
-        match phase {
-            SleepPhase::Instant => 2 * fan_in * layer.out_channels as u64,
-            SleepPhase::AntiHebbian(_) => {
-                2 * (layer.weight_count() as u64).div_ceil(classes) + 3 * fan_in * fan_in
-            }
-        }
-    };
-    let most = layers(network).map(of_layer).max().unwrap_or(0);
-    Some(need(
-        "sleep phase",
-        SINGLE * most,
-        "of the layer that needs most".into(),
-    ))
 }

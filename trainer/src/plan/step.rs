@@ -1,9 +1,11 @@
 //! What one training step computes, and what it moves through memory for its weights.
 
+use std::num::Saturating;
+
 use model::{Convolution, Network};
 use serde::Serialize;
 
-use super::{SINGLE, Setup, layers};
+use super::{Count, SINGLE, Setup, count, layers};
 
 /// Of one training step; what the sleep phase adds is spread over the steps from one to the next.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -20,30 +22,35 @@ pub struct Step {
 
 impl Step {
     pub(super) fn new(network: &Network, setup: &Setup) -> Self {
-        let parts = (setup.batch_size as u64).div_ceil(setup.at_a_time() as u64);
-        let macs: u64 = network.convolutions().map(|layer| layer.macs() as u64).sum();
-        let first = network.stem.convolution.macs() as u64;
-        let forward = if setup.recompute { 2 } else { 1 };
+        let parts = count(setup.batch_size.div_ceil(setup.at_a_time()));
+        let (one, two) = (Saturating(1), Saturating(2));
+        let forward = if setup.recompute { two } else { one };
         // Nobody asks for the gradient of the images.
-        let products = (forward + 2) * macs - first;
-        let local: u64 = layers(network).map(|layer| layer.weight_count() as u64).sum();
-        let (moments, size) = (
-            setup.optimizer.moment_names().len() as u64,
-            setup.optimizer.moments.size() as u64,
-        );
+        let products = (forward + two) * network.convolutions().map(macs).sum::<Count>()
+            - macs(&network.stem.convolution);
+        let local: Count = layers(network).map(|layer| count(layer.weight_count())).sum();
+        let moments = count(setup.optimizer.moment_names().len()) * count(setup.optimizer.moments.size());
         // Weights are read in each pass; where gradients are in memory, every part but the first reads and all write them.
-        let gradients = if setup.keeps_gradients() { 2 * parts } else { 0 };
-        let passes = SINGLE * local * ((forward + 1) * parts + gradients);
-        let update = local * (2 * SINGLE + 2 * moments * size);
-        let sleep = setup.sleep.map_or(0, |(_, every)| {
-            let shared = |layer: &Convolution| 2 * SINGLE * layer.weight_count() as u64;
-            layers(network).map(shared).sum::<u64>() / every.max(1) as u64
+        let gradients = if setup.keeps_gradients() {
+            two * parts
+        } else {
+            Saturating(0)
+        };
+        let passes = SINGLE * local * ((forward + one) * parts + gradients);
+        let update = local * two * (SINGLE + moments);
+        let sleep = setup.sleep.map_or(Saturating(0), |(_, every)| {
+            two * SINGLE * local / count(every.max(1))
         });
         Self {
-            operations: 2 * products * setup.batch_size as u64,
-            passes,
-            update,
-            sleep,
+            operations: (two * products * count(setup.batch_size)).0,
+            passes: passes.0,
+            update: update.0,
+            sleep: sleep.0,
         }
     }
+}
+
+/// Multiply-accumulates for one image. Those of a convolution of a huge image needn't fit.
+fn macs(layer: &Convolution) -> Count {
+    count(layer.positions()) * count(layer.fan_in()) * count(layer.out_channels)
 }

@@ -20,8 +20,8 @@ use crate::device::DeviceChoice;
 use crate::network::{NetworkError, TorchNetwork};
 use crate::plan::{Plan, TooLarge};
 use crate::training::{
-    CheckpointWriter, Log, Outcome, Position, Trainer, TrainingError, TrainingOptions, TrainingState,
-    UnstableSleep, open_for_resuming,
+    CheckpointWriter, Log, Outcome, Position, SingleValue, Trainer, TrainingError, TrainingOptions,
+    TrainingState, UnstableSleep, check_batch_size, open_for_resuming,
 };
 
 /// Where a checkpoint's provenance has the numbers of images.
@@ -80,6 +80,9 @@ pub enum RunError {
     /// Its sleep phase would drive weights apart.
     #[error(transparent)]
     Sleep(#[from] UnstableSleep),
+    /// Its batches are too small for BatchNorm.
+    #[error(transparent)]
+    Batches(#[from] SingleValue),
     /// It needs more memory than there is.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
@@ -137,6 +140,7 @@ impl Execution<'_> {
         if options.sleep_every.is_some() {
             options.sleep.check(&network)?;
         }
+        check_batch_size(&network, options.batch_size)?;
         if let Some(Memory { available, limited }) = self.memory {
             Plan::fitting(&network, &run.setup(self.device), available, limited)?;
         }

@@ -99,9 +99,10 @@ impl Plan {
     /// How many epochs all runs have together.
     pub fn epochs(&self) -> usize {
         let choices = self.choices(0).into_iter();
-        let choosing: usize = choices.map(|member| member.run.training.epochs).sum();
+        let choosing = choices.map(|member| member.run.training.epochs);
         let tested = self.entries.iter().map(|entry| entry.run.training.epochs);
-        choosing + tested.sum::<usize>() * self.seeds.len()
+        let tested = tested.map(|epochs| epochs.saturating_mul(self.seeds.len()));
+        choosing.chain(tested).fold(0, usize::saturating_add)
     }
 
     /// Whether there are none.
@@ -232,6 +233,8 @@ mod tests {
         let choices = plan.choices(60_000);
         assert_eq!((choices.len(), plan.len()), (6, 10));
         assert_eq!(plan.epochs(), 6 + 4 * 3);
+        let endless = Plan::new(&sweep, |run| run.training.epochs = usize::MAX / 2).unwrap();
+        assert_eq!(endless.epochs(), usize::MAX);
         for member in &choices {
             assert_eq!(member.run.data.hold_out, 10_000);
             assert_eq!((member.run.training.epochs, member.run.training.seed), (1, 7));

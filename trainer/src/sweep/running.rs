@@ -145,7 +145,8 @@ impl Runner<'_> {
         let rates = validated.iter().map(|(name, (rate, _))| (*name, *rate)).collect();
         let finals = self.plan.finals(&rates);
         progress.runs = choices.len() + finals.len();
-        progress.epochs_left = finals.iter().map(|member| member.run.training.epochs).sum();
+        let epochs = finals.iter().map(|member| member.run.training.epochs);
+        progress.epochs_left = epochs.fold(0, usize::saturating_add);
         let report = |outcomes: &[(&Member, Outcome)]| Report {
             rows: self
                 .plan

@@ -1,5 +1,6 @@
 //! The training loop: batches → forward → backward → optimiser → sleep phase, with a checkpoint after every epoch.
 
+mod batch_norm;
 mod checkpointing;
 mod evaluation;
 mod log;
@@ -10,6 +11,7 @@ mod sleep;
 mod snr;
 mod step;
 
+pub use batch_norm::{SingleValue, check_batch_size};
 pub use checkpointing::{
     CheckpointWriter, Position, SavedState, TrainingState, open_for_resuming, training_path,
 };
@@ -19,6 +21,7 @@ pub use log::{Log, Memory, Record};
 pub use loss_scale::LossScale;
 pub use optimizer::{MomentType, Optimizer, OptimizerOptions};
 pub use schedule::Schedule;
+pub(crate) use sleep::largest_class;
 pub use sleep::{
     AntiHebbian, SleepPhase, UnstableSleep, anti_hebbian_iteration, share_anti_hebbian, share_instantly,
     share_with_patches, tile,
@@ -189,6 +192,7 @@ impl Trainer<'_> {
                 writer,
                 log,
             )?;
+            let elapsed = clock.elapsed();
             let result = match stopped {
                 Some(_) => None,
                 None => self.evaluate(&test)?,
@@ -199,12 +203,18 @@ impl Trainer<'_> {
                     epoch,
                     step: steps.len(),
                 });
-                writer.write(
-                    self.network,
-                    (&optimizer, loss_scale),
-                    position,
-                    evaluation.as_ref(),
-                )?;
+                if !self.network.store().is_finite()? {
+                    // The loss that would have shown it isn't computed any more.
+                    return Err(TrainingError::NonFinite {
+                        loss: f64::NAN,
+                        epoch: epoch + 1,
+                        step: stopped.map(|stopped| stopped.step + 1),
+                        learning_rate: self.learning_rate(epoch),
+                        checkpoint: writer.last_good(),
+                    });
+                }
+                // Nobody has evaluated these weights; the last evaluation is of those before this epoch.
+                writer.write(self.network, (&optimizer, loss_scale), position, None)?;
                 return Ok(Outcome::Interrupted);
             };
             if !result.loss.is_finite() {
@@ -219,7 +229,7 @@ impl Trainer<'_> {
             }
             let done = first_step * self.options.batch_size;
             let images = self.data.train.len().saturating_sub(done);
-            let images_per_second = images as f64 / clock.elapsed().as_secs_f64();
+            let images_per_second = images as f64 / elapsed.as_secs_f64();
             tracing::info!(
                 epoch = epoch + 1,
                 top1 = format!("{:.2} %", result.top1 * 100.0),

@@ -22,7 +22,8 @@ impl Schedule {
     /// The epochs, counted from 0, that begin with 0.25 times the learning rate before them; `None`: it falls otherwise.
     pub fn drops(self, epochs: usize) -> Option<Vec<usize>> {
         match self {
-            Self::Steps => Some(vec![epochs.div_ceil(2), (3 * epochs).div_ceil(4)]),
+            // Three quarters, rounded up: three times the epochs may be too large a number.
+            Self::Steps => Some(vec![epochs.div_ceil(2), epochs - epochs / 4]),
             Self::Cosine => None,
             Self::Constant => Some(Vec::new()),
         }
@@ -58,6 +59,13 @@ mod tests {
         );
         assert_eq!(factors(4, &[0, 1, 2, 3]), [1.0, 1.0, 0.25, 0.0625]);
         assert_eq!(factors(1, &[0]), [1.0]);
+        for epochs in 0..20_usize {
+            let drops = [epochs.div_ceil(2), (3 * epochs).div_ceil(4)];
+            assert_eq!(Schedule::Steps.drops(epochs), Some(drops.into()));
+        }
+        // As many as `--epochs` takes.
+        let drops = Schedule::Steps.drops(usize::MAX);
+        assert_eq!(drops, Some(vec![1 << 63, 3 << 62]));
     }
 
     #[test]

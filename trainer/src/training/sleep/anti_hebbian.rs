@@ -67,7 +67,7 @@ impl AntiHebbian {
         let square = 1.0 + (geometry.fan_in() as f64 + 1.0) / batch;
         let factor =
             kept * kept - 2.0 * kept * self.learning_rate + self.learning_rate * self.learning_rate * square;
-        factor > 1.0 && has_classes(geometry)
+        factor > 1.0 && largest_class(geometry) > 0
     }
 
     /// The largest learning rate, where γ is small, with which the phase makes the weights of a layer more alike.
@@ -77,7 +77,7 @@ impl AntiHebbian {
     }
 
     /// Whether one pass at the end is cheaper than one an iteration.
-    fn composes(&self, geometry: &Convolution) -> bool {
+    pub(crate) fn composes(&self, geometry: &Convolution) -> bool {
         let (rows, columns) = interior_of(geometry);
         let columns = ((rows.1 - rows.0) * (columns.1 - columns.0)) as f64 * geometry.out_channels as f64;
         let fan_in = geometry.fan_in() as f64;
@@ -96,7 +96,7 @@ pub fn share_anti_hebbian(
     geometry: &Convolution,
     options: &AntiHebbian,
 ) -> Result<(), TchError> {
-    if !has_classes(geometry) {
+    if largest_class(geometry) == 0 {
         return Ok(());
     }
     let (kernel, channels) = (geometry.kernel_size as i64, geometry.in_channels as i64);
@@ -260,12 +260,14 @@ fn interior_of(geometry: &Convolution) -> ((i64, i64), (i64, i64)) {
     )
 }
 
-/// Whether some class has two neurons.
-fn has_classes(geometry: &Convolution) -> bool {
+/// Neurons of one channel in the largest class; 0 where no class has two, so that there is nothing to make alike.
+pub(crate) fn largest_class(geometry: &Convolution) -> usize {
     let (rows, columns) = interior_of(geometry);
-    let (rows, columns) = (rows.1 - rows.0, columns.1 - columns.0);
-    let kernel = geometry.kernel_size as i64;
-    rows > 0 && columns > 0 && (rows > kernel || columns > kernel)
+    let neurons = |(first, end): (i64, i64)| ((end - first).max(0) as usize).div_ceil(geometry.kernel_size);
+    match neurons(rows) * neurons(columns) {
+        1 => 0,
+        neurons => neurons,
+    }
 }
 
 /// The weights outside the interior: four views, some of them empty.

@@ -7,6 +7,7 @@ mod anti_hebbian;
 mod class;
 mod instant;
 
+pub(crate) use anti_hebbian::largest_class;
 pub use anti_hebbian::{AntiHebbian, anti_hebbian_iteration, share_anti_hebbian, share_with_patches, tile};
 pub(super) use class::mean_over_positions;
 pub use instant::share_instantly;
