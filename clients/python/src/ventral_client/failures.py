@@ -64,6 +64,13 @@ def is_connection_failure(error: Failure) -> bool:
     return not details or any(sign in details for sign in _CONNECTION_FAILURES)
 
 
+def is_status_lost(error: Failure) -> bool:
+    """Whether an INTERNAL is gRPC's own: with asyncio, a message that can't be sent any more, for the server has ended the call,
+    hides the status that it has ended it with.
+    """
+    return error.code() == grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+
+
 def failure(error: grpc.RpcError) -> Failure:
     """An error that a call raised, which has all of this though its type doesn't say so."""
     return cast(Failure, error)

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import grpc
 
-from .failures import Failure
+from .failures import Failure, is_status_lost
 
 #: How often a refusal that doesn't say when to come back is repeated: most such requests are too large for ever.
 _UNEXPLAINED = 2
+
+#: How often a call is repeated whose status was lost: the next one has it, most likely.
+_LOST_STATUS = 5
 
 #: How often a server that has never answered is looked for again: its address may be wrong.
 _UNKNOWN_ADDRESS = 3
@@ -59,6 +62,8 @@ class Attempts:
         elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             if asked is None:
                 allowed = min(allowed, self._unexplained)
+        elif is_status_lost(error):
+            allowed = min(allowed, _LOST_STATUS)
         else:
             return None
         if self._failures >= allowed or (asked is not None and not 0 <= asked <= self._policy.longest_wait):
