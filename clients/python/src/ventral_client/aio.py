@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Arguments = ParamSpec("Arguments")
 
+#: Seconds in which a server refuses a stream that it doesn't take.
+_SOON = 0.5
+
 
 class AsyncClient(ClientBase[grpc.aio.Channel]):
     """A connection to a server, used in one event loop. Arguments are those of `ClientBase`, results those of `Client`."""
@@ -283,10 +286,17 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             while True:
                 yield await messages.get()
 
-        for message in await _in_thread(transfer.begin):
-            messages.put_nowait(message)
+        start, *rest = await _in_thread(transfer.begin)
+        messages.put_nowait(start)
         call = self._stub.StreamActivations(sent(), metadata=self._endpoint.metadata)
         try:
+            if attempts.lost_status:
+                # What is sent to a call that has ended would hide its status again.
+                ended = asyncio.ensure_future(call.code())
+                await asyncio.wait([ended], timeout=_SOON)
+                ended.cancel()
+            for message in rest:
+                messages.put_nowait(message)
             while True:
                 for message in await _in_thread(
                     lambda: [group.message() for group in transfer.refill() if group.readable]
@@ -314,10 +324,13 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
         """What one attempt at a fit gives, or gRPC's error."""
         call = self._stub.FitProjections(metadata=self._endpoint.metadata)
         messages = feed.messages()
+        is_accepted = asyncio.Event()
 
         async def send() -> None:
             while (message := await _in_thread(next, messages, None)) is not None:
                 await call.write(message)
+                # The first answer comes before any image. Where none comes, what else is sent would hide the status.
+                await is_accepted.wait()
             if feed.problem is None:
                 await call.done_writing()
             else:
@@ -327,6 +340,7 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._has_answered = True
+                is_accepted.set()
                 if response.HasField("result"):
                     bars.finish()
                     result: pb.FitResult = response.result

@@ -12,8 +12,8 @@ from .failures import Failure, is_status_lost
 #: How often a refusal that doesn't say when to come back is repeated: most such requests are too large for ever.
 _UNEXPLAINED = 2
 
-#: How often a call is repeated whose status was lost: the next one has it, most likely.
-_LOST_STATUS = 5
+#: How often a call is repeated whose status was lost.
+_LOST_STATUS = 3
 
 #: How often a server that has never answered is looked for again: its address may be wrong.
 _UNKNOWN_ADDRESS = 3
@@ -46,6 +46,8 @@ class Attempts:
         self._policy = policy
         self._unexplained = unexplained
         self._failures = 0
+        #: Whether the last failure's status was lost: the next attempt finds it if it doesn't send at once.
+        self.lost_status = False
 
     def progressed(self) -> None:
         """An answer came: what fails next is a new failure."""
@@ -55,6 +57,7 @@ class Attempts:
         """Seconds to wait before the next attempt; None: there is none. `has_answered`: whether the server ever did."""
         allowed = self._policy.attempts
         code = error.code()
+        self.lost_status = is_status_lost(error)
         asked = retry_after(error)
         if code == grpc.StatusCode.UNAVAILABLE:
             if not has_answered and asked is None and _is_unreachable(error):
@@ -62,7 +65,7 @@ class Attempts:
         elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             if asked is None:
                 allowed = min(allowed, self._unexplained)
-        elif is_status_lost(error):
+        elif self.lost_status:
             allowed = min(allowed, _LOST_STATUS)
         else:
             return None
