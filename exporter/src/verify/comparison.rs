@@ -1,4 +1,4 @@
-//! Compares two tensors of activations.
+//! Compares two tensors of activations, a part at a time.
 
 /// How far two tensors are apart.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,28 +10,43 @@ pub(super) struct TensorError {
     pub(super) relative: f64,
 }
 
-/// Compares element by element; both have the same number of elements.
-pub(super) fn compare(expected: impl Iterator<Item = f32>, found: &[f32]) -> TensorError {
-    let (mut absolute, mut magnitude) = (0.0_f64, 0.0_f64);
-    for (expected, &found) in expected.zip(found) {
-        let expected = f64::from(expected);
-        let difference = (f64::from(found) - expected).abs();
-        // `max` would ignore NaN.
-        if difference.is_nan() {
-            return TensorError {
-                absolute: f64::NAN,
-                relative: f64::NAN,
-            };
+/// What has been compared of two tensors.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Comparison {
+    /// The largest absolute difference; NaN once an element is.
+    absolute: f64,
+    /// The largest magnitude that was expected.
+    magnitude: f64,
+}
+
+impl Comparison {
+    /// Compares further elements, as many of both.
+    pub(super) fn add(&mut self, expected: impl Iterator<Item = f32>, found: &[f32]) {
+        for (expected, &found) in expected.zip(found) {
+            let expected = f64::from(expected);
+            let difference = (f64::from(found) - expected).abs();
+            // `max` would ignore NaN.
+            if difference.is_nan() || self.absolute.is_nan() {
+                self.absolute = f64::NAN;
+                return;
+            }
+            self.absolute = self.absolute.max(difference);
+            self.magnitude = self.magnitude.max(expected.abs());
         }
-        absolute = absolute.max(difference);
-        magnitude = magnitude.max(expected.abs());
     }
-    let relative = if absolute == 0.0 {
-        0.0
-    } else {
-        absolute / magnitude
-    };
-    TensorError { absolute, relative }
+
+    /// How far the tensors are apart, as far as they were compared.
+    pub(super) fn error(self) -> TensorError {
+        let relative = if self.absolute == 0.0 {
+            0.0
+        } else {
+            self.absolute / self.magnitude
+        };
+        TensorError {
+            absolute: self.absolute,
+            relative,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -39,7 +54,12 @@ mod tests {
     use super::*;
 
     fn errors(expected: &[f32], found: &[f32]) -> (f64, f64) {
-        let error = compare(expected.iter().copied(), found);
+        // In two parts, wherever they are divided.
+        let mut comparison = Comparison::default();
+        let middle = expected.len() / 2;
+        comparison.add(expected[..middle].iter().copied(), &found[..middle]);
+        comparison.add(expected[middle..].iter().copied(), &found[middle..]);
+        let error = comparison.error();
         (error.absolute, error.relative)
     }
 

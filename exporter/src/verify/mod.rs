@@ -14,6 +14,7 @@ use model::{Layer, Recording, WeightType};
 
 use crate::bundle::{self, Bundle, data_digest};
 use crate::error::VerifyError;
+use comparison::Comparison;
 
 pub use report::{LayerReport, Report};
 
@@ -140,22 +141,27 @@ fn compare(
     tracing::info!(images, layers = shared.len(), "computing activations with tract");
     let names: Vec<_> = shared.iter().map(|(layer, _)| layer.name.as_str()).collect();
     let values: Vec<_> = f32_values(input.bytes).collect();
-    let mut layers = Vec::with_capacity(shared.len());
+    let mut comparisons = vec![Comparison::default(); shared.len()];
     inference::run(
         bundle,
         &names,
         (input.shape, &values),
         &mut |segments, total| progress(VerifyProgress::Computing { segments, total }),
         &mut |activations| {
-            // They come in the order of `shared`, each once.
-            let (layer, view) = &shared[layers.len()];
-            same_shape(layer, view.shape, &activations.shape)?;
-            let error = comparison::compare(f32_values(view.bytes), &activations.values);
-            layers.push(LayerReport::new(layer, view.shape, error, tolerance));
+            let (layer, view) = &shared[activations.layer];
+            let (found, images) = (&activations.shape, activations.shape[0]);
+            let part = [&[images], &view.shape[1..]].concat();
+            same_shape(layer, &part, found)?;
+            let values: usize = view.shape[1..].iter().product();
+            let bytes = &view.bytes[activations.first * values * size_of::<f32>()..];
+            comparisons[activations.layer].add(f32_values(bytes), &activations.values);
             Ok(())
         },
     )?;
-    Ok(layers)
+    let compared = std::iter::zip(shared, comparisons);
+    Ok(compared
+        .map(|((layer, view), comparison)| LayerReport::new(layer, view.shape, comparison.error(), tolerance))
+        .collect())
 }
 
 /// BLAKE3 of every image.

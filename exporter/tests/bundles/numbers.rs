@@ -42,6 +42,34 @@ fn cifar_family_grey_and_not_square() {
 }
 
 #[test]
+fn every_image_of_many_is_compared() {
+    // Some are computed at a time, and the last of these aren't all there.
+    const MANY: usize = 37;
+
+    for connectivity in [
+        Connectivity::Convolutional,
+        Connectivity::LocallyConnected { n_first_conv: 0 },
+    ] {
+        let architecture = Architecture::resnet_cifar(1, input(1, 8, 8), 2, 3, connectivity);
+        let fixture = fixture(&architecture, 8);
+        let bundle = fixture.export(LayerSelection::default());
+        let recording = fixture.record(|activations| *activations = fixture.activations_of(MANY));
+        let report = verify_within(TOLERANCE, &bundle, &recording).unwrap();
+        assert!(report.passed && report.images == MANY, "{report}");
+        for image in [0, 15, 16, 31, 32, MANY - 1] {
+            let recording = fixture.record(|activations| {
+                *activations = fixture.activations_of(MANY);
+                let (_, last) = activations.last_mut().unwrap();
+                last.values[image * 3] += 1.0;
+            });
+            let report = verify_within(TOLERANCE, &bundle, &recording).unwrap();
+            let wrong: Vec<_> = report.layers.iter().filter(|layer| !layer.passed).collect();
+            assert!(wrong.len() == 1 && wrong[0].name == "fc", "{image}: {report}");
+        }
+    }
+}
+
+#[test]
 fn resnet18_family_in_colour_and_not_square() {
     for (seed, connectivity) in connectivities().enumerate() {
         let mut architecture = Architecture::resnet18(input(3, 21, 30), 2, 5, connectivity);

@@ -169,8 +169,13 @@ impl Fixture {
 
     /// What the formula gives for random images: `input` and every layer.
     pub fn activations(&self) -> Vec<(String, Activation)> {
+        self.activations_of(IMAGES)
+    }
+
+    /// The same for another number of them.
+    pub fn activations_of(&self, images: usize) -> Vec<(String, Activation)> {
         let shape = self.network.input;
-        let images = Random::new(99).images(IMAGES, [shape.channels, shape.height, shape.width]);
+        let images = Random::new(99).images(images, [shape.channels, shape.height, shape.width]);
         reference::activations(&self.network, &self.tensors, &images)
     }
 
