@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Arguments = ParamSpec("Arguments")
 
-#: Seconds in which a server refuses a stream that it doesn't take.
-_SOON = 0.5
+#: Seconds in which a server refuses a stream that it doesn't take; longer each time that it wasn't enough.
+_SOON = 0.2
 
 
 class AsyncClient(ClientBase[grpc.aio.Channel]):
@@ -201,7 +201,7 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             while True:
                 feed = Feed(wanted)
                 try:
-                    return fitted(wanted, await self._one_fit(feed, bars))
+                    return fitted(wanted, await self._one_fit(feed, bars, attempts))
                 except grpc.RpcError as error:
                     await asyncio.sleep(self._delay(attempts, error, feed.sent))
 
@@ -287,16 +287,12 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
                 yield await messages.get()
 
         start, *rest = await _in_thread(transfer.begin)
-        messages.put_nowait(start)
         call = self._stub.StreamActivations(sent(), metadata=self._endpoint.metadata)
         try:
-            if attempts.lost_status:
-                # What is sent to a call that has ended would hide its status again.
-                ended = asyncio.ensure_future(call.code())
-                await asyncio.wait([ended], timeout=_SOON)
-                ended.cancel()
-            for message in rest:
-                messages.put_nowait(message)
+            for part in ([start], rest):
+                await _refused(call, attempts)
+                for message in part:
+                    messages.put_nowait(message)
             while True:
                 for message in await _in_thread(
                     lambda: [group.message() for group in transfer.refill() if group.readable]
@@ -320,13 +316,14 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
         finally:
             call.cancel()
 
-    async def _one_fit(self, feed: Feed, bars: FitBars) -> pb.FitResult:
+    async def _one_fit(self, feed: Feed, bars: FitBars, attempts: Attempts) -> pb.FitResult:
         """What one attempt at a fit gives, or gRPC's error."""
         call = self._stub.FitProjections(metadata=self._endpoint.metadata)
         messages = feed.messages()
         is_accepted = asyncio.Event()
 
         async def send() -> None:
+            await _refused(call, attempts)
             while (message := await _in_thread(next, messages, None)) is not None:
                 await call.write(message)
                 # The first answer comes before any image. Where none comes, what else is sent would hide the status.
@@ -356,6 +353,14 @@ class AsyncClient(ClientBase[grpc.aio.Channel]):
             sending.cancel()
             # What stopped the sending, the reading has met too.
             await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _refused(call: grpc.aio.Call, attempts: Attempts) -> None:
+    """Waits a moment for the end of a call whose status was lost before: what is sent while it is refused hides it."""
+    if attempts.lost_statuses:
+        ended = asyncio.ensure_future(call.code())
+        await asyncio.wait([ended], timeout=_SOON * 4 ** (attempts.lost_statuses - 1))
+        ended.cancel()
 
 
 async def _in_thread(

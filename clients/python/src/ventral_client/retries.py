@@ -46,8 +46,8 @@ class Attempts:
         self._policy = policy
         self._unexplained = unexplained
         self._failures = 0
-        #: Whether the last failure's status was lost: the next attempt finds it if it doesn't send at once.
-        self.lost_status = False
+        #: How many of the last failures' statuses were lost: the next attempt finds it if it doesn't send at once.
+        self.lost_statuses = 0
 
     def progressed(self) -> None:
         """An answer came: what fails next is a new failure."""
@@ -57,7 +57,7 @@ class Attempts:
         """Seconds to wait before the next attempt; None: there is none. `has_answered`: whether the server ever did."""
         allowed = self._policy.attempts
         code = error.code()
-        self.lost_status = is_status_lost(error)
+        self.lost_statuses = self.lost_statuses + 1 if is_status_lost(error) else 0
         asked = retry_after(error)
         if code == grpc.StatusCode.UNAVAILABLE:
             if not has_answered and asked is None and _is_unreachable(error):
@@ -65,7 +65,7 @@ class Attempts:
         elif code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             if asked is None:
                 allowed = min(allowed, self._unexplained)
-        elif self.lost_status:
+        elif self.lost_statuses:
             allowed = min(allowed, _LOST_STATUS)
         else:
             return None
