@@ -7,6 +7,7 @@ import io
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, Union, cast
@@ -91,19 +92,28 @@ def stimuli(images: Iterable[Image], input_shape: tuple[int, ...], first: int = 
     for index, image in enumerate(images, first):
         name = describe(image)
         try:
-            content: bytes | Array | UnreadableStimulus = _content(image, input_shape)
-        except Exception as error:
-            if not is_unreadable(error):
-                raise
-            problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            content = UnreadableStimulus(index, name, problem)
+            with decoding():
+                content: bytes | Array | UnreadableStimulus = _content(image, input_shape)
+        except (OSError, ValueError) as error:
+            content = UnreadableStimulus(index, name, problem_of(error))
         yield Stimulus(index, name, content)
 
 
-def is_unreadable(error: Exception) -> bool:
-    """Whether an image can't be read: Pillow has exceptions of several kinds for files that it can't decode."""
-    kinds = (OSError, ValueError, SyntaxError, EOFError, struct.error)
-    return isinstance(error, kinds) or type(error).__name__ == "DecompressionBombError"
+@contextmanager
+def decoding() -> Iterator[None]:
+    """Makes one kind of error of the many that Pillow has for files that it can't decode: a `ValueError`."""
+    try:
+        yield
+    except Exception as error:
+        kinds = (SyntaxError, EOFError, struct.error)
+        if isinstance(error, kinds) or type(error).__name__ == "DecompressionBombError":
+            raise ValueError(str(error)) from error
+        raise
+
+
+def problem_of(error: OSError | ValueError) -> str:
+    """Why an image can't be read."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def describe(image: Image) -> str:

@@ -14,7 +14,7 @@ from typing import overload
 import numpy as np
 
 from ..errors import UnreadableStimulus
-from ..images import is_unreadable
+from ..images import decoding, problem_of
 from ..models import Model
 from ..tensors import Array
 from .package import brainscore
@@ -43,6 +43,7 @@ class Preparation:
         described = model.preprocessing
         return cls(model.input_shape, tuple(described["mean"]), tuple(described["std"]))
 
+    @decoding()
     def pixels(self, path: str) -> Array:
         """An image file as pixels, uint8 `[C, H, W]`: the whole image, resized as Pillow does it, without a crop.
 
@@ -89,22 +90,19 @@ def prepared(preparation: Preparation, paths: Sequence[str]) -> Iterator[Array]:
                     waiting.append(pool.submit(preparation.pixels, ahead))
                 try:
                     yield waiting.popleft().result()
-                except Exception as error:
-                    if not is_unreadable(error):
-                        raise
+                except (OSError, ValueError) as error:
                     raise unreadable(position, path, error) from error
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def unreadable(position: int, path: str, error: Exception) -> UnreadableStimulus:
+def unreadable(position: int, path: str, error: OSError | ValueError) -> UnreadableStimulus:
     """What to do about a file that can't be read."""
-    problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return UnreadableStimulus(
         position,
         path,
-        f"{problem}; replace the file, or leave it out, and run this again",
+        f"{problem_of(error)}; replace the file, or leave it out, and run this again",
     )
 
 
@@ -133,7 +131,5 @@ class PixelSequence(Sequence[Array]):
         path = self._paths[index]
         try:
             return self._preparation.pixels(path)
-        except Exception as error:
-            if not is_unreadable(error):
-                raise
+        except (OSError, ValueError) as error:
             raise unreadable(index, path, error) from error
