@@ -12,8 +12,7 @@ use super::sleep_arguments::SleepArguments;
 use super::step_arguments::StepArguments;
 use crate::device::{DeviceChoice, DeviceError};
 use crate::plan::Plan;
-use crate::run::execution::Memory;
-use crate::training::check_batch_size;
+use crate::run::execution::{Memory, check};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -49,10 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
         .network()?;
     let setup = run.setup(device);
     // What `trainer train` refuses isn't planned.
-    if let Some((phase, _)) = setup.sleep {
-        phase.check(&network)?;
-    }
-    check_batch_size(&network, setup.batch_size)?;
+    check(&network, &run.options(device))?;
     let plan = Plan::new(&network, &setup);
     if arguments.json {
         println!(

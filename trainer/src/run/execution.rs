@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use model::architecture::ArchitectureError;
-use model::{Architecture, CheckpointError, CheckpointHeader, checkpoint};
+use model::{Architecture, CheckpointError, CheckpointHeader, Network, checkpoint};
 use serde_json::json;
 use tch::Device;
 use thiserror::Error;
@@ -124,6 +124,17 @@ pub enum RunError {
     RunFile(#[from] RunFileError),
 }
 
+/// Checks that a network can be trained so.
+///
+/// # Errors
+/// [`RunError::Sleep`] and [`RunError::Batches`].
+pub(crate) fn check(network: &Network, options: &TrainingOptions) -> Result<(), RunError> {
+    if options.sleep_every.is_some() {
+        options.sleep.check(network)?;
+    }
+    Ok(check_batch_size(network, options.batch_size)?)
+}
+
 impl Execution<'_> {
     /// Trains to the end of the run, or until it is interrupted. The run is written as `NAME.toml` beside the checkpoint, with
     /// every setting spelled out, unless a file there means the same run. What can be refused is refused before anything is
@@ -137,10 +148,7 @@ impl Execution<'_> {
         let options = run.options(self.device);
         let header = self.header(&options);
         let network = header.architecture.network()?;
-        if options.sleep_every.is_some() {
-            options.sleep.check(&network)?;
-        }
-        check_batch_size(&network, options.batch_size)?;
+        check(&network, &options)?;
         if let Some(Memory { available, limited }) = self.memory {
             Plan::fitting(&network, &run.setup(self.device), available, limited)?;
         }
