@@ -107,12 +107,9 @@ where
         let (mut head, body) = request.into_parts();
         head.extensions.insert(call);
         let bytes = running.received();
-        let memory = methods::is_one_message(&path).then(|| self.state.inference.reserve(0).ok());
-        let body = Counted {
-            body,
-            bytes,
-            memory: memory.flatten(),
-        };
+        let counts = methods::is_one_message(&path);
+        let memory = counts.then(|| self.state.inference.reserve(0).ok()).flatten();
+        let body = Counted { body, bytes, memory };
         let request = Request::from_parts(head, Body::new(body));
         let answer = self.services.call(request).instrument(running.span().clone());
         Box::pin(async move {

@@ -1,9 +1,9 @@
 //! Stimuli and layers in, activations out: the one place that computes, whatever protocol asks.
 //!
 //! A request is checked against bundle and limits (`plan`), its stimuli are decoded and preprocessed, and computed in
-//! batches that it shares with others (`work`, `queues`, `scheduler`, `job`, `target`); what comes out is reduced to what it asked
-//! for (`reduce`). A large request is split into parts, of which a few are in work at a time. Whoever drops the future of a
-//! request takes back what still waits. `stream` does the same for many stimuli, group by group.
+//! batches that it shares with others (`work`, `queues`, `scheduler`, `job`, `target`); what comes out is reduced to what
+//! it asked for (`reduce`). A large request is split into parts, of which a few are in work at a time. Whoever drops the
+//! future of a request takes back what still waits. `stream` does the same for many stimuli, group by group.
 
 mod job;
 mod options;
